@@ -7,12 +7,15 @@
 #include "log.h"
 #include "relay.h"
 #include "server.h"
+#include "watch.h"
 
 static const char help[] =
 "Usage: " PROGRAM " --device=NODE --server=ADDRESS [--security=rdp|pass]\n"
+"       " PROGRAM " --watch --server=ADDRESS [--security=rdp|pass]\n"
 "Carry an Enhanced Session of Hyper-V between its device and an RDP server.\n"
 "\n"
 "  --device=NODE       serve this device, for example /dev/synthrdp0\n"
+"  --watch             serve each /dev/synthrdp* as it appears\n"
 "  --server=ADDRESS    unix:PATH, tcp:HOST:PORT or vsock:CID:PORT\n"
 "  --security=rdp      ask the server for RDP without TLS (default)\n"
 "  --security=pass     leave the client's request as it is\n"
@@ -34,10 +37,11 @@ int main(int argc, char **argv)
 		{ "security", required_argument, NULL, 'x' },
 		{ "server", required_argument, NULL, 's' },
 		{ "version", no_argument, NULL, 'V' },
+		{ "watch", no_argument, NULL, 'w' },
 		{ }
 	};
 	const char *device = NULL, *address = NULL, *wrong;
-	bool rewrite = true;
+	bool rewrite = true, watch = false;
 	struct server server;
 	int option;
 
@@ -57,6 +61,9 @@ int main(int argc, char **argv)
 		case 'V':
 			puts(PROGRAM " " VERSION);
 			return RELAY_OK;
+		case 'w':
+			watch = true;
+			break;
 		case 'x':
 			rewrite = !strcmp(optarg, "rdp");
 			if (!rewrite && strcmp(optarg, "pass"))
@@ -71,8 +78,8 @@ int main(int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage("unexpected argument", argv[optind]);
-	if (!device)
-		return usage("--device is missing", NULL);
+	if (!device == !watch)
+		return usage("give either --device or --watch", NULL);
 	if (!address)
 		return usage("--server is missing", NULL);
 	wrong = server_parse(&server, address);
@@ -80,5 +87,6 @@ int main(int argc, char **argv)
 		log_line(LOG_ERR, "--server=%s: %s", address, wrong);
 		return RELAY_USAGE;
 	}
-	return (int)relay_serve(device, &server, rewrite);
+	return (int)(watch ? watch_devices(&server, rewrite) :
+			     relay_serve(device, &server, rewrite));
 }

@@ -20,7 +20,7 @@
 #include "signals.h"
 #include "x224.h"
 
-/* Hyper-V opens channels on which no client ever speaks. */
+/* Hyper-V is reported to open channels on which no client ever speaks. */
 #define REQUEST_MS	10000
 /* From the request to a server that accepts the connection. */
 #define SERVER_MS	30000
@@ -46,6 +46,7 @@ enum phase {
 	CONNECTING,
 	PAUSING,		/* between two attempts to connect */
 	TALKING,
+	OVER,
 };
 
 struct relay {
@@ -67,6 +68,7 @@ struct relay {
 	size_t answer_size;
 	bool answered;		/* and looked at */
 
+	bool stopping;		/* a signal asks to, once nothing more is here */
 	bool leaving;		/* one side has ended */
 	bool shut;		/* the server knows */
 	enum relay_exit code;
@@ -178,9 +180,9 @@ void end(struct relay *relay, enum relay_exit code, const char *format, ...)
 
 static bool is_over(const struct relay *relay)
 {
-	if (relay->phase != TALKING)
-		return relay->leaving;
-	return flow_done(&relay->up) && flow_done(&relay->down);
+	if (relay->phase == TALKING)
+		return flow_done(&relay->up) && flow_done(&relay->down);
+	return relay->leaving;
 }
 
 static void on_attempt(struct relay *relay, enum server_state state)
@@ -279,6 +281,12 @@ static void on_device_end(struct relay *relay, int error)
 	flow_kill(&relay->down);
 }
 
+static void on_stop(struct relay *relay)
+{
+	end(relay, RELAY_OK, "stopped by signal %d", signals_stop());
+	relay->up.ended = true;
+}
+
 static void on_server_end(struct relay *relay, int error)
 {
 	const char *how = error ? strerror(error) : "end of connection";
@@ -375,7 +383,7 @@ static void drain(struct relay *relay)
 	}
 	if (!relay->leaving || relay->shut)
 		return;
-	if (relay->up.total + relay->down.total > total)
+	if (relay->up.total + relay->down.total > total && !relay->stopping)
 		relay->deadline = now_ms() + DRAIN_MS;
 	/*
 	 * Nothing more will come from the client. Closing at once could drop
@@ -410,9 +418,8 @@ static void receive_request(struct relay *relay)
 static void on_deadline(struct relay *relay)
 {
 	if (relay->leaving) {
-		/* is_over() from now on, with what is left in the flows */
 		end(relay, RELAY_BROKEN, "one side hung");
-		relay->phase = REQUEST;
+		relay->phase = OVER;
 		return;
 	}
 	switch (relay->phase) {
@@ -428,6 +435,7 @@ static void on_deadline(struct relay *relay)
 		on_attempt(relay, server_start(&relay->attempt, relay->server));
 		break;
 	case TALKING:
+	case OVER:
 		break;
 	}
 }
@@ -453,20 +461,28 @@ static void step(struct relay *relay)
 	      relay->phase == CONNECTING ||
 	      (talking && flow_offers(&relay->up)), relay->server_hup);
 
-	if (relay->deadline == NEVER)
-		left = -1;
-	else if (left < 0)
+	/*
+	 * When a client leaves, systemd stops the relay as well. What arrived
+	 * before the signal still counts.
+	 */
+	if (left < 0 || (relay->stopping && device->events & POLLIN))
 		left = 0;
+	else if (relay->deadline == NEVER)
+		left = -1;
 	if (signals_poll(fds, 2, (int)left)) {
 		end(relay, RELAY_TROUBLE, "poll: %s", strerror(errno));
-		relay->phase = REQUEST;
+		relay->phase = OVER;
 		return;
 	}
 
-	if (signals_stop() && !relay->up.ended) {
-		end(relay, RELAY_OK, "stopped by signal %d", signals_stop());
-		relay->up.ended = true;
-		return;
+	if (signals_stop() && !relay->stopping) {
+		relay->stopping = true;
+		leave(relay);
+		if (!talking)
+			on_stop(relay);
+	} else if (relay->stopping && device->events & POLLIN &&
+		   !device->revents) {
+		on_stop(relay);
 	}
 	if (relay->phase == CONNECTING && server->revents)
 		on_attempt(relay, server_continue(&relay->attempt));
@@ -498,7 +514,7 @@ static const char *device_advice(int error)
 {
 	switch (error) {
 	case ENOENT:
-		return "no client is connecting now, or hv_synthrdp is not loaded";
+		return "no client is connecting now (--watch waits), or hv_synthrdp is not loaded";
 	case EACCES:
 	case EPERM:
 		return "run this as a member of the group synthrdp, or as root";
