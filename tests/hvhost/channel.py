@@ -214,15 +214,22 @@ class Channel:
         with self._changed:
             self._wait(lambda: not self._in_flight, "all packets placed", timeout)
 
-    def recv(self, timeout: float = TIMEOUT) -> Packet:
-        """The next packet from the guest."""
+    def recv(self, timeout: float = TIMEOUT, opening: int = 0) -> Packet:
+        """The next packet from the guest; of this opening only, and `Closed` at its end."""
         with self._changed:
-            self._wait(lambda: bool(self._packets) or self._broken, "a packet from the guest",
-                       timeout)
-            if not self._packets:
-                raise ChannelError(f"{self.name}: the guest broke its ring")
-            packet = self._packets.popleft()
-            self._consumed += self._auto
+            while True:
+                self._wait(lambda: bool(self._packets) or self._broken
+                           or bool(opening and opening != self.opening),
+                           "a packet from the guest", timeout)
+                mine = bool(self._packets) and opening in (0, self._packets[0].opening)
+                if opening and opening != self.opening and not mine:
+                    raise Closed(f"{self.name}: the guest has closed the channel")
+                if not self._packets:
+                    raise ChannelError(f"{self.name}: the guest broke its ring")
+                packet = self._packets.popleft()
+                self._consumed += self._auto
+                if mine:
+                    break
             give = self._consumed if self._consumed >= GRANTS // 2 else 0
             self._consumed -= give
         if give:

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Final
 
 from hvhost import channel, pipe
-from hvhost.channel import INBAND, TIMEOUT, Channel, ChannelError, Opened, Packet, Timeout
+from hvhost.channel import INBAND, TIMEOUT, Channel, ChannelError, Closed, Opened, Packet, Timeout
 from hvhost.log import Log
 
 CONTROL_CLASS: Final = uuid.UUID("f8e65716-3cb3-4a06-9a60-1889c5cccab5")
@@ -181,12 +181,8 @@ class Session:
         self.channel.send(raw.payload, raw.type, raw.flags, opening=self._opening)
 
     def read_packet(self, timeout: float = TIMEOUT) -> bytes:
-        """The data of the guest's next packet, which must be flawless."""
-        deadline = time.monotonic() + timeout
-        while True:
-            packet = self.channel.recv(max(deadline - time.monotonic(), 0))
-            if packet.opening == self._opening:
-                return _data(packet)
+        """The data of the guest's next packet, which must be flawless; `Closed` at the end."""
+        return _data(self.channel.recv(timeout, self._opening))
 
     def read_exact(self, count: int, timeout: float = TIMEOUT) -> bytes:
         """So many bytes of the guest's stream."""
@@ -203,6 +199,16 @@ class Session:
         stream = b"".join(got)
         self._rest = stream[count:]
         return stream[:count]
+
+    def read_to_end(self, timeout: float = TIMEOUT) -> bytes:
+        """What is left of the guest's stream when it has closed the channel."""
+        deadline = time.monotonic() + timeout
+        got, self._rest = [self._rest], b""
+        try:
+            while True:
+                got.append(self.read_packet(max(deadline - time.monotonic(), 0)))
+        except Closed:
+            return b"".join(got)
 
     def rescind(self) -> None:
         """Take the channel from the guest; does not wait for it."""

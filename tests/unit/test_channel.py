@@ -156,6 +156,25 @@ def test_send_is_meant_for_one_opening() -> None:
         client.send(bytes(65537))
 
 
+def test_recv_of_one_opening_ends_with_it() -> None:
+    device = FakeDevice()
+    client = device.client()
+    for _ in range(3):
+        device.opened()
+        device.packet(b"packet  ")
+        device.closed()
+    device.opened()
+    device.say(channel.RELEASED)
+    client.wait_released()
+    assert client.recv(opening=1).opening == 1
+    with pytest.raises(Closed):
+        client.recv(opening=1)
+    assert client.recv().opening == 2
+    with pytest.raises(Timeout):
+        client.recv(0.01, opening=4)
+    assert not client.pending
+
+
 def test_a_broken_ring_is_an_error() -> None:
     device = FakeDevice()
     client = device.client()
