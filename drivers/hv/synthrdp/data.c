@@ -1,0 +1,707 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A data channel's life, its character device and its counters.
+ *
+ * The host offers a data channel for each session and withdraws it when the
+ * session ends, at any time, whoever sleeps in the driver. Three things have
+ * lives of their own:
+ *
+ * - struct synthrdp_data, from probe until the last reference to its device is
+ *   gone, which may be long after the VMBus device went: an open file keeps it;
+ * - struct synthrdp_session, from open to release;
+ * - the pipe in the session, from open to the first of: release, removal of
+ *   the VMBus device, suspend, malformed input. That is the hang-up. What the
+ *   host had sent by then moves to the session's tail, because the ring goes.
+ *
+ * Locking, outermost first:
+ *
+ * synthrdp_data.lock		guards hdev and session: who may open, and what
+ *				there is to hang up. Held across vmbus_open().
+ * synthrdp_session.rx_lock	guards the pipe's rx side and the tail.
+ * synthrdp_session.tx_lock	guards the pipe's tx side.
+ *
+ * A hang-up takes both session locks, so either of them is enough to know that
+ * the pipe is open while hung_up is false. Nobody touches user memory that may
+ * have to be paged in, or sleeps for the host, with a session lock held: so the
+ * hang-up, and with it the removal of a device, never waits for a user.
+ */
+
+#include <linux/cdev.h>
+#include <linux/fs.h>
+#include <linux/hyperv.h>
+#include <linux/idr.h>
+#include <linux/jiffies.h>
+#include <linux/mm.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+
+#include "data.h"
+#include "pipe.h"
+#include "trace.h"
+
+/* Minors, so nodes at the same time. Hosts are known to use five. */
+#define SYNTHRDP_MINORS		256
+
+/* How long release waits for the host to read what was written */
+#define FLUSH_TIMEOUT_MS	3000
+
+/*
+ * A host signals that a full ring has drained when pending_send_sz asks for
+ * it. Whether a real one still does so for the last byte is not known, so look
+ * this often as well.
+ */
+#define FLUSH_LOOK_MS		50
+
+static dev_t synthrdp_devt;
+static DEFINE_IDA(synthrdp_numbers);
+
+/* Devices not yet released: module exit waits until their code is done with. */
+static atomic_t synthrdp_live = ATOMIC_INIT(0);
+static DECLARE_WAIT_QUEUE_HEAD(synthrdp_all_released);
+
+/**
+ * struct synthrdp_data - a data channel and its node
+ * @dev: the class device; its last reference frees this
+ * @cdev: the node
+ * @number: N of /dev/synthrdpN, and the minor
+ * @counters: what passed since the device appeared
+ * @in_use: bit 0: somebody has the node open, or is opening or closing it
+ * @lock: guards @hdev and @session
+ * @hdev: the VMBus device, NULL once it is gone
+ * @session: the open session, or NULL
+ */
+struct synthrdp_data {
+	struct device dev;
+	struct cdev cdev;
+	int number;
+	struct synthrdp_counters counters;
+	unsigned long in_use;
+
+	struct mutex lock;	/* guards hdev and session */
+	struct hv_device *hdev;
+	struct synthrdp_session *session;
+};
+
+/**
+ * struct synthrdp_session - what one open file reads and writes
+ * @data: the device, of which the session holds a reference
+ * @rx_lock: guards the pipe's rx side, @tail, @tail_pos and @tail_len
+ * @tx_lock: guards the pipe's tx side
+ * @pipe: open until @hung_up
+ * @hung_up: the pipe is closed; set under both locks
+ * @error: 0, or -EPROTO if the host broke the protocol; set with @hung_up
+ * @tail_pos: how much of @tail has been read
+ * @tail_len: bytes in @tail
+ * @tail: what had arrived, and was not read, before the hang-up; as large as
+ *	the ring, and allocated beforehand, so that no hang-up loses data
+ */
+struct synthrdp_session {
+	struct synthrdp_data *data;
+	struct mutex rx_lock;	/* guards the pipe's rx side and the tail */
+	struct mutex tx_lock;	/* guards the pipe's tx side */
+	struct synthrdp_pipe pipe;
+	bool hung_up;
+	int error;
+	u32 tail_pos;
+	u32 tail_len;
+	u8 *tail;
+};
+
+static struct class synthrdp_class = {
+	.name = "synthrdp",
+};
+
+static struct synthrdp_session *session_alloc(struct synthrdp_data *data)
+{
+	struct synthrdp_session *session;
+
+	session = kzalloc(sizeof(*session), GFP_KERNEL);
+	if (!session)
+		return NULL;
+
+	session->tail = kvmalloc(SYNTHRDP_RING_SIZE, GFP_KERNEL);
+	if (!session->tail) {
+		kfree(session);
+		return NULL;
+	}
+
+	session->data = data;
+	mutex_init(&session->rx_lock);
+	mutex_init(&session->tx_lock);
+
+	return session;
+}
+
+static void session_free(struct synthrdp_session *session)
+{
+	kvfree(session->tail);
+	kfree(session);
+}
+
+static void session_on_channel(void *context)
+{
+	struct synthrdp_session *session = context;
+
+	synthrdp_pipe_signalled(&session->pipe);
+}
+
+/*
+ * Save what the host has sent. The pipe never gives out more than a ring
+ * between two publications, so this ends, and fits, whatever the host does.
+ */
+static int session_save_tail(struct synthrdp_session *session)
+{
+	const void *from;
+	int len;
+
+	while ((len = synthrdp_pipe_peek(&session->pipe, &from)) >= 0) {
+		memcpy(session->tail + session->tail_len, from, len);
+		session->tail_len += len;
+		synthrdp_pipe_consume(&session->pipe, len);
+	}
+
+	return len == -EPROTO ? len : 0;
+}
+
+/* End the conversation with the host. Both session locks are held. */
+static void session_hang_up_locked(struct synthrdp_session *session,
+				   const char *reason)
+{
+	struct synthrdp_data *data = session->data;
+
+	lockdep_assert_held(&session->rx_lock);
+	lockdep_assert_held(&session->tx_lock);
+
+	if (session->hung_up)
+		return;
+
+	session->error = session_save_tail(session);
+	session->hung_up = true;
+	synthrdp_pipe_close(&session->pipe);
+
+	if (session->error)
+		dev_warn_ratelimited(&data->dev,
+				     "malformed packet from the host, session ended\n");
+	trace_synthrdp_session(data->number, reason);
+
+	synthrdp_event_signal(&session->pipe.rx_event);
+	synthrdp_event_signal(&session->pipe.tx_event);
+}
+
+static void session_hang_up(struct synthrdp_session *session,
+			    const char *reason)
+{
+	mutex_lock(&session->rx_lock);
+	mutex_lock(&session->tx_lock);
+	session_hang_up_locked(session, reason);
+	mutex_unlock(&session->tx_lock);
+	mutex_unlock(&session->rx_lock);
+}
+
+/*
+ * Like synthrdp_pipe_peek(), but over empty packets, and through to the tail.
+ * Malformed input hangs up. Returns -EAGAIN when there is nothing yet, 0 at
+ * the end and -EPROTO at a bad end.
+ */
+static int session_peek(struct synthrdp_session *session, const void **from)
+{
+	int len;
+
+	lockdep_assert_held(&session->rx_lock);
+
+	if (!session->hung_up) {
+		while (!(len = synthrdp_pipe_peek(&session->pipe, from)))
+			synthrdp_pipe_consume(&session->pipe, 0);
+		if (len != -EPROTO)
+			return len;
+
+		mutex_lock(&session->tx_lock);
+		session_hang_up_locked(session, "malformed");
+		mutex_unlock(&session->tx_lock);
+	}
+
+	if (session->tail_pos == session->tail_len)
+		return session->error;
+
+	*from = session->tail + session->tail_pos;
+	return session->tail_len - session->tail_pos;
+}
+
+static void session_consume(struct synthrdp_session *session, u32 len)
+{
+	if (session->hung_up)
+		session->tail_pos += len;
+	else
+		synthrdp_pipe_consume(&session->pipe, len);
+}
+
+/*
+ * Move what is there to the reader. Returns the bytes moved, -EAGAIN when there
+ * is nothing yet, -EFAULT when user memory has to be paged in first, 0 at the
+ * end and -EPROTO at a bad end.
+ */
+static ssize_t session_receive(struct synthrdp_session *session,
+			       struct iov_iter *to)
+{
+	ssize_t received = 0;
+	const void *from;
+	size_t copied;
+	int ret = 0;
+
+	mutex_lock(&session->rx_lock);
+	pagefault_disable();
+	while (iov_iter_count(to)) {
+		ret = session_peek(session, &from);
+		if (ret <= 0)
+			break;
+
+		copied = copy_to_iter(from, min_t(size_t, ret,
+						  iov_iter_count(to)), to);
+		if (!copied) {
+			ret = -EFAULT;
+			break;
+		}
+		session_consume(session, copied);
+		received += copied;
+	}
+	pagefault_enable();
+	if (!session->hung_up)
+		synthrdp_pipe_publish(&session->pipe);
+	mutex_unlock(&session->rx_lock);
+
+	return received ?: ret;
+}
+
+/*
+ * Send one packet with what the writer has and the ring takes; if @all, only
+ * when the ring takes everything that fits into a packet. Returns the bytes
+ * sent, -EAGAIN when the host will signal room, -EFAULT when user memory has to
+ * be paged in first, and -EPROTO or -ENODEV after the hang-up.
+ */
+static ssize_t session_transmit(struct synthrdp_session *session,
+				struct iov_iter *from, bool all)
+{
+	u32 len = min_t(size_t, iov_iter_count(from), SYNTHRDP_PIPE_MAX_DATA);
+	u32 enough = all ? len : 1;
+	u32 room;
+	ssize_t ret;
+
+	mutex_lock(&session->tx_lock);
+	if (session->hung_up) {
+		ret = session->error ?: -ENODEV;
+		goto unlock;
+	}
+
+	room = synthrdp_pipe_room(&session->pipe);
+	if (room < enough)
+		room = synthrdp_pipe_want_room(&session->pipe, enough);
+	if (room < enough) {
+		ret = -EAGAIN;
+		goto unlock;
+	}
+
+	pagefault_disable();
+	len = copy_from_iter(session->pipe.tx_packet->data, min(len, room),
+			     from);
+	pagefault_enable();
+	if (!len) {
+		ret = -EFAULT;
+		goto unlock;
+	}
+
+	ret = synthrdp_pipe_send(&session->pipe, len);
+	if (ret)
+		iov_iter_revert(from, len);
+	else
+		ret = len;
+unlock:
+	mutex_unlock(&session->tx_lock);
+
+	return ret;
+}
+
+static bool nonblocking(const struct kiocb *iocb)
+{
+	return (iocb->ki_filp->f_flags & O_NONBLOCK) ||
+	       (iocb->ki_flags & IOCB_NOWAIT);
+}
+
+/* How much user memory to page in at a time, when some has to be */
+static size_t fault_in_size(const struct iov_iter *iter)
+{
+	return min_t(size_t, iov_iter_count(iter), SYNTHRDP_PIPE_MAX_DATA);
+}
+
+static ssize_t synthrdp_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct synthrdp_session *session = iocb->ki_filp->private_data;
+	struct synthrdp_event *event = &session->pipe.rx_event;
+	size_t fault_in = fault_in_size(to);
+	ssize_t ret;
+	int seq;
+
+	if (!iov_iter_count(to))
+		return 0;
+
+	for (;;) {
+		seq = synthrdp_event_seq(event);
+
+		ret = session_receive(session, to);
+		if (ret == -EFAULT &&
+		    fault_in_iov_iter_writeable(to, fault_in) < fault_in)
+			continue;
+		if (ret != -EAGAIN || nonblocking(iocb))
+			return ret;
+
+		ret = synthrdp_event_wait(event, seq);
+		if (ret)
+			return ret;
+	}
+}
+
+static ssize_t synthrdp_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct synthrdp_session *session = iocb->ki_filp->private_data;
+	struct synthrdp_event *event = &session->pipe.tx_event;
+	bool block = !nonblocking(iocb);
+	ssize_t written = 0;
+	ssize_t ret = 0;
+	size_t fault_in;
+	int seq;
+
+	while (iov_iter_count(from)) {
+		seq = synthrdp_event_seq(event);
+
+		ret = session_transmit(session, from, block);
+		if (ret > 0) {
+			written += ret;
+			if (signal_pending(current))
+				ret = -ERESTARTSYS;
+		} else if (ret == -EFAULT) {
+			fault_in = fault_in_size(from);
+			if (fault_in_iov_iter_readable(from, fault_in) <
+			    fault_in)
+				ret = 0;
+		} else if (ret == -EAGAIN && block) {
+			atomic64_inc(&session->data->counters.tx_waits);
+			trace_synthrdp_wait(session->data->number,
+					    iov_iter_count(from));
+			ret = synthrdp_event_wait(event, seq);
+			trace_synthrdp_wake(session->data->number,
+					    iov_iter_count(from));
+		}
+		if (ret < 0)
+			break;
+	}
+
+	return written ?: ret;
+}
+
+static __poll_t synthrdp_poll(struct file *file, poll_table *wait)
+{
+	struct synthrdp_session *session = file->private_data;
+	__poll_t mask = 0;
+	const void *from;
+	int ret;
+
+	poll_wait(file, &session->pipe.rx_event.wait, wait);
+	poll_wait(file, &session->pipe.tx_event.wait, wait);
+
+	mutex_lock(&session->rx_lock);
+	ret = session_peek(session, &from);
+	if (ret != -EAGAIN)
+		mask |= EPOLLIN | EPOLLRDNORM;
+	if (ret == -EPROTO)
+		mask |= EPOLLERR;
+	if (!session->hung_up)
+		synthrdp_pipe_publish(&session->pipe);
+	mutex_unlock(&session->rx_lock);
+
+	mutex_lock(&session->tx_lock);
+	if (session->hung_up)
+		mask |= EPOLLIN | EPOLLRDNORM | EPOLLHUP;
+	else if (synthrdp_pipe_room(&session->pipe) ||
+		 synthrdp_pipe_want_room(&session->pipe, 1))
+		mask |= EPOLLOUT | EPOLLWRNORM;
+	mutex_unlock(&session->tx_lock);
+
+	return mask;
+}
+
+static int synthrdp_open(struct inode *inode, struct file *file)
+{
+	struct synthrdp_data *data =
+		container_of(inode->i_cdev, struct synthrdp_data, cdev);
+	struct synthrdp_session *session;
+	int ret;
+
+	if (test_and_set_bit(0, &data->in_use))
+		return -EBUSY;
+
+	session = session_alloc(data);
+	if (!session) {
+		ret = -ENOMEM;
+		goto err_unuse;
+	}
+
+	mutex_lock(&data->lock);
+	ret = -ENODEV;
+	if (data->hdev)
+		ret = synthrdp_pipe_open(&session->pipe, data->hdev->channel,
+					 &data->counters, HV_CALL_DIRECT,
+					 session_on_channel, session);
+	if (!ret)
+		data->session = session;
+	mutex_unlock(&data->lock);
+	if (ret)
+		goto err_free;
+
+	get_device(&data->dev);
+	atomic64_inc(&data->counters.sessions);
+	trace_synthrdp_session(data->number, "open");
+
+	stream_open(inode, file);
+	file->f_mode |= FMODE_NOWAIT;
+	file->private_data = session;
+
+	return 0;
+
+err_free:
+	session_free(session);
+err_unuse:
+	clear_bit_unlock(0, &data->in_use);
+
+	return ret;
+}
+
+/* Give the host time to read what was written; closing the channel drops it. */
+static void session_flush(struct synthrdp_session *session)
+{
+	struct synthrdp_event *event = &session->pipe.tx_event;
+	unsigned long end = jiffies + msecs_to_jiffies(FLUSH_TIMEOUT_MS);
+	bool done;
+	int seq;
+
+	for (;;) {
+		seq = synthrdp_event_seq(event);
+
+		mutex_lock(&session->tx_lock);
+		done = session->hung_up ||
+		       synthrdp_pipe_want_empty(&session->pipe);
+		mutex_unlock(&session->tx_lock);
+		if (done || time_after(jiffies, end))
+			return;
+
+		wait_event_timeout(event->wait,
+				   synthrdp_event_seq(event) != seq,
+				   msecs_to_jiffies(FLUSH_LOOK_MS));
+	}
+}
+
+static int synthrdp_release(struct inode *inode, struct file *file)
+{
+	struct synthrdp_session *session = file->private_data;
+	struct synthrdp_data *data = session->data;
+
+	session_flush(session);
+
+	mutex_lock(&data->lock);
+	session_hang_up(session, "close");
+	data->session = NULL;
+	mutex_unlock(&data->lock);
+
+	session_free(session);
+	clear_bit_unlock(0, &data->in_use);
+	put_device(&data->dev);
+
+	return 0;
+}
+
+static const struct file_operations synthrdp_fops = {
+	.owner		= THIS_MODULE,
+	.open		= synthrdp_open,
+	.release	= synthrdp_release,
+	.read_iter	= synthrdp_read_iter,
+	.write_iter	= synthrdp_write_iter,
+	.poll		= synthrdp_poll,
+};
+
+static struct synthrdp_counters *data_counters(struct device *dev)
+{
+	return &container_of(dev, struct synthrdp_data, dev)->counters;
+}
+
+SYNTHRDP_COUNTER_ATTR(rx_packets, data_counters);
+SYNTHRDP_COUNTER_ATTR(rx_bytes, data_counters);
+SYNTHRDP_COUNTER_ATTR(tx_packets, data_counters);
+SYNTHRDP_COUNTER_ATTR(tx_bytes, data_counters);
+SYNTHRDP_COUNTER_ATTR(tx_waits, data_counters);
+SYNTHRDP_COUNTER_ATTR(rx_malformed, data_counters);
+SYNTHRDP_COUNTER_ATTR(sessions, data_counters);
+
+static struct attribute *synthrdp_data_attrs[] = {
+	&dev_attr_rx_packets.attr,
+	&dev_attr_rx_bytes.attr,
+	&dev_attr_tx_packets.attr,
+	&dev_attr_tx_bytes.attr,
+	&dev_attr_tx_waits.attr,
+	&dev_attr_rx_malformed.attr,
+	&dev_attr_sessions.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(synthrdp_data);
+
+static void data_release(struct device *dev)
+{
+	struct synthrdp_data *data =
+		container_of(dev, struct synthrdp_data, dev);
+
+	kfree(data);
+	if (atomic_dec_and_test(&synthrdp_live))
+		wake_up(&synthrdp_all_released);
+}
+
+/**
+ * synthrdp_data_probe() - make a node for a data channel
+ * @hdev: the VMBus device
+ *
+ * The channel itself is opened when the node is.
+ *
+ * Return: 0 or a negative errno.
+ */
+int synthrdp_data_probe(struct hv_device *hdev)
+{
+	struct synthrdp_data *data;
+	int number, ret;
+
+	number = synthrdp_instance_number(&hdev->dev_instance);
+	if (number >= 0)
+		number = ida_alloc_range(&synthrdp_numbers, number, number,
+					 GFP_KERNEL);
+	else
+		number = ida_alloc_range(&synthrdp_numbers,
+					 SYNTHRDP_KNOWN_INSTANCES,
+					 SYNTHRDP_MINORS - 1, GFP_KERNEL);
+	if (number < 0)
+		return dev_err_probe(&hdev->device, number,
+				     "no free device number\n");
+
+	data = kzalloc(sizeof(*data), GFP_KERNEL);
+	if (!data) {
+		ret = -ENOMEM;
+		goto err_number;
+	}
+	data->number = number;
+	data->hdev = hdev;
+	mutex_init(&data->lock);
+
+	device_initialize(&data->dev);
+	atomic_inc(&synthrdp_live);
+	data->dev.devt = MKDEV(MAJOR(synthrdp_devt), number);
+	data->dev.class = &synthrdp_class;
+	data->dev.parent = &hdev->device;
+	data->dev.groups = synthrdp_data_groups;
+	data->dev.release = data_release;
+	ret = dev_set_name(&data->dev, "synthrdp%d", number);
+	if (ret)
+		goto err_put;
+
+	hv_set_drvdata(hdev, data);
+
+	cdev_init(&data->cdev, &synthrdp_fops);
+	data->cdev.owner = THIS_MODULE;
+	ret = cdev_device_add(&data->cdev, &data->dev);
+	if (ret)
+		goto err_put;
+
+	return 0;
+
+err_put:
+	put_device(&data->dev);
+err_number:
+	ida_free(&synthrdp_numbers, number);
+
+	return ret;
+}
+
+/**
+ * synthrdp_data_remove() - the data channel goes
+ * @hdev: the VMBus device
+ *
+ * The node and its number go with it; who has it open reads what had arrived
+ * and then the end.
+ */
+void synthrdp_data_remove(struct hv_device *hdev)
+{
+	struct synthrdp_data *data = hv_get_drvdata(hdev);
+	int number = data->number;
+
+	cdev_device_del(&data->cdev, &data->dev);
+
+	mutex_lock(&data->lock);
+	data->hdev = NULL;
+	if (data->session)
+		session_hang_up(data->session, "removed");
+	mutex_unlock(&data->lock);
+
+	put_device(&data->dev);
+	ida_free(&synthrdp_numbers, number);
+}
+
+/**
+ * synthrdp_data_suspend() - the machine is about to hibernate
+ * @hdev: the VMBus device
+ *
+ * A session does not survive that: it ends as if the host had ended it. The
+ * node stays, and may be opened again if the host still offers the channel
+ * when the machine wakes up.
+ *
+ * Return: 0.
+ */
+int synthrdp_data_suspend(struct hv_device *hdev)
+{
+	struct synthrdp_data *data = hv_get_drvdata(hdev);
+
+	mutex_lock(&data->lock);
+	if (data->session)
+		session_hang_up(data->session, "suspend");
+	mutex_unlock(&data->lock);
+
+	return 0;
+}
+
+/**
+ * synthrdp_data_init() - prepare for data channels
+ *
+ * Return: 0 or a negative errno.
+ */
+int synthrdp_data_init(void)
+{
+	int ret;
+
+	ret = class_register(&synthrdp_class);
+	if (ret)
+		return ret;
+
+	ret = alloc_chrdev_region(&synthrdp_devt, 0, SYNTHRDP_MINORS,
+				  "synthrdp");
+	if (ret)
+		class_unregister(&synthrdp_class);
+
+	return ret;
+}
+
+/**
+ * synthrdp_data_exit() - undo synthrdp_data_init()
+ *
+ * No data channel is left. The last references to their devices may still be
+ * on their way out.
+ */
+void synthrdp_data_exit(void)
+{
+	wait_event(synthrdp_all_released, !atomic_read(&synthrdp_live));
+	unregister_chrdev_region(synthrdp_devt, SYNTHRDP_MINORS);
+	class_unregister(&synthrdp_class);
+}
