@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# hv_synthrdp: `make help` says what there is.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+DESTDIR ?=
+PREFIX ?= /usr
+
+# Python of the distribution: the tests use its packages.
+PYTHON := /usr/bin/python3
+
+all: modules relay
+
+help:
+	@echo 'Building and installing (as root, in the guest):'
+	@echo '  make                  module for the running kernel, and relay'
+	@echo '  make install          install both; then: modprobe hv_synthrdp'
+	@echo '  make modules          the module only'
+	@echo '  make relay            the relay only'
+	@echo '  make clean            remove what was built'
+	@echo '      KDIR=DIR          build for the kernel whose headers are in DIR'
+	@echo '      DESTDIR=DIR       install below DIR'
+	@echo
+	@echo 'Seeing and proving it (as root, on any Debian machine):'
+	@echo '  make demo             a desktop through an emulated Hyper-V host'
+	@echo '      KEEP=1            leave it running, and say how to look around'
+	@echo '  make check            all tests'
+	@echo '      T=PATTERN         those whose names match'
+	@echo '  make mutants          break the driver, and see the tests notice'
+
+# One line for what is missing, instead of a trace.
+kernel-headers:
+	@test -e '$(KDIR)/Makefile' || { \
+		echo 'No kernel headers in $(KDIR). On Debian: apt install linux-headers-$$(uname -r); or say KDIR=DIR.' >&2; \
+		exit 1; }
+
+modules: kernel-headers
+	$(MAKE) -C '$(KDIR)' M='$(CURDIR)' modules
+
+modules_install: kernel-headers
+	$(MAKE) -C '$(KDIR)' M='$(CURDIR)' \
+		$(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)') modules_install
+
+relay:
+	$(MAKE) -C tools/synthrdp-relay
+
+relay_install:
+	$(MAKE) -C tools/synthrdp-relay install \
+		DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
+
+install: modules relay
+	$(MAKE) modules_install relay_install
+
+clean:
+	$(MAKE) -C tools/synthrdp-relay clean
+	@find drivers . -maxdepth 3 \( -name '*.o' -o -name '*.ko' \
+		-o -name '*.mod' -o -name '*.mod.c' -o -name '.*.cmd' \
+		-o -name 'modules.order' -o -name 'Module.symvers' \) \
+		-not -path './.git/*' -delete
+	@rm -rf build
+
+demo:
+	@$(PYTHON) tests/demo/run $(if $(KEEP),--keep)
+
+check:
+	@$(PYTHON) tests/run $(if $(T),-k '$(T)')
+
+mutants:
+	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
+
+.PHONY: all help kernel-headers modules modules_install relay relay_install \
+	install clean demo check mutants
