@@ -50,13 +50,16 @@ relay_install:
 install: modules relay
 	$(MAKE) modules_install relay_install
 
-clean:
+# Not the kernel's own: its headers may have gone since.
+modules_clean:
+	@find . -path ./.git -prune -o -path ./tools -prune \
+		-o -path ./tests -prune -o \( -name '*.o' -o -name '*.ko' -o -name '*.mod' \
+		-o -name '*.mod.c' -o -name '.*.cmd' \
+		-o -name modules.order -o -name Module.symvers \) -delete
+
+clean: modules_clean
 	$(MAKE) -C tools/synthrdp-relay clean
-	@find drivers . -maxdepth 3 \( -name '*.o' -o -name '*.ko' \
-		-o -name '*.mod' -o -name '*.mod.c' -o -name '.*.cmd' \
-		-o -name 'modules.order' -o -name 'Module.symvers' \) \
-		-not -path './.git/*' -delete
-	@rm -rf build
+	rm -rf build
 
 demo:
 	@$(PYTHON) tests/demo/run $(if $(KEEP),--keep)
@@ -67,5 +70,5 @@ check:
 mutants:
 	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
 
-.PHONY: all help kernel-headers modules modules_install relay relay_install \
-	install clean demo check mutants
+.PHONY: all help kernel-headers modules modules_install modules_clean \
+	relay relay_install install clean demo check mutants
