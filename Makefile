@@ -52,10 +52,10 @@ install: modules relay
 
 # Not the kernel's own: its headers may have gone since.
 modules_clean:
-	@find . -path ./.git -prune -o -path ./tools -prune \
-		-o -path ./tests -prune -o \( -name '*.o' -o -name '*.ko' -o -name '*.mod' \
-		-o -name '*.mod.c' -o -name '.*.cmd' \
-		-o -name modules.order -o -name Module.symvers \) -delete
+	@rm -f Module.symvers modules.order .*.cmd
+	@find drivers \( -name '*.o' -o -name '*.ko' -o -name '*.mod' \
+		-o -name '*.mod.c' -o -name '.*.cmd' -o -name modules.order \) \
+		-delete
 
 clean: modules_clean
 	$(MAKE) -C tools/synthrdp-relay clean
