@@ -63,7 +63,10 @@ static const char *refuse_header(const unsigned char *data, size_t size,
 	*whole = (size_t)data[2] << 8 | data[3];
 	if (*whole < TPKT_SIZE + 2)
 		return "a TPKT packet too short for X.224";
-	if (size >= TPKT_SIZE + 2 && TPDU_CODE(data[5]) != code) {
+	/* What kind of packet it is says more than what is wrong with it. */
+	if (size < TPKT_SIZE + 2)
+		return NULL;
+	if (TPDU_CODE(data[5]) != code) {
 		switch (TPDU_CODE(data[5])) {
 		case TPDU_DATA:
 			return "X.224 data before a connection";
@@ -81,7 +84,7 @@ static const char *refuse_header(const unsigned char *data, size_t size,
 		return "an X.224 packet that is too short";
 	if (*whole > X224_MAX_REQUEST)
 		return "an X.224 packet that is too long";
-	if (size > TPKT_SIZE && TPKT_SIZE + 1u + data[4] != *whole)
+	if (TPKT_SIZE + 1u + data[4] != *whole)
 		return "an X.224 packet whose lengths disagree";
 	return NULL;
 }
