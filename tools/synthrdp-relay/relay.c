@@ -418,6 +418,8 @@ static void receive_request(struct relay *relay)
 static void on_deadline(struct relay *relay)
 {
 	if (relay->leaving) {
+		if (relay->stopping)
+			on_stop(relay);
 		end(relay, RELAY_BROKEN, "one side hung");
 		relay->phase = OVER;
 		return;
@@ -496,9 +498,12 @@ static void step(struct relay *relay)
 			fill_from_device(relay);
 	}
 	if (device->revents & (POLLHUP | POLLERR)) {
-		/* No room to read on until its end: what is here may go on. */
 		relay->device_hup = true;
-		leave(relay);
+		/* Else its end may be out of reach, for want of room. */
+		if (relay->phase == TALKING)
+			leave(relay);
+		else if (!flow_wants(&relay->up))
+			on_device_end(relay, 0);
 	}
 	if (relay->phase == TALKING && server->revents & (POLLHUP | POLLERR)) {
 		relay->server_hup = true;
