@@ -168,7 +168,9 @@ def test_any_bytes(tmp_path: Path) -> None:
                        HERE / "x224_fuzz.c", SOURCE / "x224.c", compiler="clang")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    inputs = [case[0] for case in (*WHOLE.values(), *REFUSED.values(), *ANSWERS.values())]
+    inputs = [case[0] for case in WHOLE.values()]
+    inputs += [case[0] for case in REFUSED.values()]
+    inputs += [case[0] for case in ANSWERS.values()]
     for number, data in enumerate(inputs):
         (corpus / str(number)).write_bytes(data)
     run = subprocess.run([fuzzer, "-seed=1", "-runs=300000", "-max_len=320", corpus], cwd=tmp_path,
