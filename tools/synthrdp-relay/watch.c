@@ -30,7 +30,8 @@ struct entry {
 	ino_t inode;
 	pid_t pid;		/* 0: not started, or over */
 	bool present;		/* the node is still that of this entry */
-	bool barred;		/* not ours to open, at least not yet */
+	bool started;
+	bool barred;		/* it has been said that it is not ours to open */
 	char path[32];
 };
 
@@ -69,7 +70,7 @@ static void start(struct watch *watch, struct entry *entry)
 		entry->pid = 0;
 		return;
 	}
-	entry->barred = false;
+	entry->started = true;
 	if (entry->pid)
 		return;
 	close(watch->inotify);
@@ -78,6 +79,15 @@ static void start(struct watch *watch, struct entry *entry)
 	if (getppid() != parent)
 		_exit(RELAY_OK);
 	_exit((int)relay_serve(entry->path, watch->server, watch->rewrite));
+}
+
+static void start_all(struct watch *watch)
+{
+	struct entry *entry;
+
+	for (entry = watch->entries; entry; entry = entry->next)
+		if (entry->present && !entry->started)
+			start(watch, entry);
 }
 
 static struct entry *find(struct watch *watch, const char *path)
@@ -98,7 +108,7 @@ static void forget(struct watch *watch, const char *path)
 		entry->present = false;
 }
 
-/* The device's node is there, and something about it may have changed. */
+/* The device's node is there: is it a new one? */
 static void look_at(struct watch *watch, const char *name)
 {
 	struct entry *entry;
@@ -126,9 +136,6 @@ static void look_at(struct watch *watch, const char *name)
 		memcpy(entry->path, path, sizeof(path));
 		entry->next = watch->entries;
 		watch->entries = entry;
-		start(watch, entry);
-	} else if (entry->barred) {
-		start(watch, entry);
 	}
 }
 
@@ -238,6 +245,7 @@ enum relay_exit watch_devices(const struct server *server, bool rewrite)
 	scan(&watch);
 	pollfd.fd = watch.inotify;
 	while (!signals_stop()) {
+		start_all(&watch);
 		if (signals_poll(&pollfd, 1, -1)) {
 			log_line(LOG_ERR, "poll: %s", strerror(errno));
 			break;
