@@ -43,7 +43,7 @@ class Bench:
     directory: Path
     nodes: Nodes
     relays: list[Relay] = field(default_factory=list)
-    listeners: list[socket.socket] = field(default_factory=list)
+    sockets: list[socket.socket] = field(default_factory=list)
 
     @property
     def server_path(self) -> Path:
@@ -52,8 +52,8 @@ class Bench:
 
     def listen(self) -> socket.socket:
         """Start the server."""
-        self.listeners.append(listen(self.server_path))
-        return self.listeners[-1]
+        self.sockets.append(listen(self.server_path))
+        return self.sockets[-1]
 
     def run(self, *arguments: str, plain: bool = False,
             wrapper: tuple[str | Path, ...] = ()) -> Relay:
@@ -95,8 +95,8 @@ class Bench:
         for relay in self.relays:
             relay.kill()
         self.nodes.close()
-        for listener in self.listeners:
-            listener.close()
+        for end in self.sockets:
+            end.close()
         for relay in self.relays:
             log = relay.log()
             assert "Sanitizer" not in log and "runtime error" not in log, log

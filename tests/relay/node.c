@@ -88,9 +88,13 @@ int open(const char *path, int flags, ...)
 	}
 	snprintf(node.sun_path, sizeof(node.sun_path), "%s", real);
 	node_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (node_fd < 0 ||
-	    connect(node_fd, (struct sockaddr *)&node, sizeof(node)))
+	if (node_fd < 0)
 		abort();
+	if (connect(node_fd, (struct sockaddr *)&node, sizeof(node))) {
+		close(node_fd);
+		node_fd = -1;
+		errno = ENODEV;	/* its host has gone */
+	}
 	return node_fd;
 }
 

@@ -133,10 +133,13 @@ class Nodes:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.listeners: dict[int, socket.socket] = {}
+        self.hosts: list[socket.socket] = []
 
     def add(self, number: int = 0) -> None:
-        """Make /dev/synthrdpN."""
-        self.listeners[number] = listen(self.directory / f"synthrdp{number}")
+        """Make /dev/synthrdpN, ready to be opened from its first moment on."""
+        self.listeners[number] = listen(self.directory / "new")
+        (self.directory / f"synthrdp{number}").hardlink_to(self.directory / "new")
+        (self.directory / "new").unlink()
 
     def remove(self, number: int = 0) -> None:
         """Take /dev/synthrdpN away; whoever has it open keeps it."""
@@ -145,7 +148,8 @@ class Nodes:
 
     def host(self, number: int = 0) -> socket.socket:
         """The host's end of /dev/synthrdpN, once that has been opened."""
-        return accept(self.listeners[number])
+        self.hosts.append(accept(self.listeners[number]))
+        return self.hosts[-1]
 
     def fail(self, call: str, error: int, number: int = 0) -> None:
         """Make open, or read at the end, fail with an error."""
@@ -153,8 +157,8 @@ class Nodes:
 
     def close(self) -> None:
         """Close what is open."""
-        for listener in self.listeners.values():
-            listener.close()
+        for end in (*self.listeners.values(), *self.hosts):
+            end.close()
 
 
 class Relay:
