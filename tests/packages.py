@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The Debian packages that tests and demo need on this machine, in one list."""
+
+from __future__ import annotations
+
+import os
+
+from hvhost.cache import PrepareError, run, say
+
+# What builds kernels, modules and QEMU is not here: that happens in roots of their own.
+TESTS = ("debian-archive-keyring", "gcc", "libc6-dev", "make", "mmdebstrap", "mypy", "perl",
+         "python3-pytest", "python3-pytest-xdist", "shellcheck")
+
+
+def install(packages: tuple[str, ...] = TESTS) -> None:
+    """Install those that are missing, saying which."""
+    table = run(["dpkg-query", "--showformat=${Package} ${db:Status-Status}\\n", "--show"],
+                "asking dpkg what is installed")
+    there = {name for name, status in (line.split() for line in table.splitlines())
+             if status == "installed"}
+    missing = [name for name in packages if name not in there]
+    if not missing:
+        return
+    if os.geteuid():
+        raise PrepareError(f"these packages are missing: {' '.join(missing)}")
+    say(f"installing {' '.join(missing)}")
+    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = [*apt, "install", "--no-install-recommends", *missing]
+    try:
+        run(command, "installing packages", env=environment)
+    except PrepareError:        # the lists may be older than the archive
+        run([*apt, "update"], "apt-get update", env=environment)
+        run(command, "installing packages", env=environment)
+
+
