@@ -117,6 +117,7 @@ def test_help_and_manual_agree(programs: Programs) -> None:
     assert statuses == set(re.findall(r"^\.It (\d)", section, re.M))
     relay = (SOURCE / "relay.c").read_text()
     for name, words in (("REQUEST_MS", "within {} seconds"), ("SERVER_MS", "for up to {} seconds"),
+                        ("ANSWER_MS", "not answer within {} seconds"),
                         ("DRAIN_MS", "every {} seconds"), ("DRAIN_MS", "gets {} seconds")):
         found = re.search(rf"^#define {name}\s+(\d+)000$", relay, re.M)
         assert found and words.format(found[1]) in " ".join(manual.split())

@@ -603,6 +603,39 @@ def server_does_not_close(bench: Bench) -> None:
 
 
 @slow
+def server_stops_reading(bench: Bench) -> None:
+    """A server that takes nothing more but goes on sending does not hold the session for ever."""
+    relay, host, server = bench.session(REQUEST, ACCEPT)
+    server.shutdown(socket.SHUT_RD)
+    host.sendall(b"x")
+    start = time.monotonic()
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            server.sendall(b"y")
+            host.recv(1 << 16)
+            time.sleep(0.01)
+            assert time.monotonic() - start < 8
+    relay.wait(BROKEN, "one side hung")
+
+
+@slow
+def server_is_slow_to_answer(bench: Bench) -> None:
+    """That is remarked on after 10 s, once; its answer still counts."""
+    listener = bench.listen()
+    relay, host = bench.serve()
+    host.sendall(REQUEST)
+    server = accept(listener)
+    start = time.monotonic()
+    relay.wait_for("no answer from unix:.* for 10 s", timeout=15)
+    assert time.monotonic() - start > 9.9
+    server.sendall(ACCEPT)
+    assert recv_exact(host, len(ACCEPT)) == ACCEPT
+    relay.wait_for("the server accepts")
+    server.close()
+    relay.wait(OK)
+
+
+@slow
 def signal_under_load(bench: Bench) -> None:
     """Neither side ever pauses: a signal ends the session all the same."""
     relay, host, server = bench.session(REQUEST, ACCEPT)

@@ -26,6 +26,8 @@
 #define SERVER_MS	30000
 #define RETRY_FIRST_MS	100
 #define RETRY_MOST_MS	1000
+/* A server that takes longer to answer is remarked on, not more. */
+#define ANSWER_MS	10000
 /* Once one side has ended: without any progress, the rest is given up. */
 #define DRAIN_MS	5000
 
@@ -192,7 +194,7 @@ static void on_attempt(struct relay *relay, enum server_state state)
 
 	if (state == SERVER_CONNECTED) {
 		relay->phase = TALKING;
-		relay->deadline = NEVER;
+		relay->deadline = now + ANSWER_MS;
 		log_line(LOG_INFO, "%s: connected to %s", relay->name,
 			 relay->server->name);
 		return;
@@ -356,6 +358,8 @@ static void fill_from_server(struct relay *relay)
 	if (!relay->answered && size) {
 		if (size > X224_MAX_ANSWER - relay->answer_size)
 			size = X224_MAX_ANSWER - relay->answer_size;
+		if (!relay->leaving)
+			relay->deadline = NEVER;
 		memcpy(relay->answer + relay->answer_size,
 		       relay->down.data + old, size);
 		relay->answer_size += size;
@@ -367,7 +371,8 @@ static void fill_from_server(struct relay *relay)
 
 static void drain(struct relay *relay)
 {
-	unsigned long long total = relay->up.total + relay->down.total;
+	unsigned long long up = relay->up.total, down = relay->down.total;
+	bool progress;
 
 	/*
 	 * An error here means that the other end has gone. What it had sent
@@ -383,7 +388,12 @@ static void drain(struct relay *relay)
 	}
 	if (!relay->leaving || relay->shut)
 		return;
-	if (relay->up.total + relay->down.total > total && !relay->stopping)
+	/* Only where there is an end to what can be delivered. */
+	progress = ((relay->up.ended || relay->device_hup) &&
+		    relay->up.total > up) ||
+		   ((relay->down.ended || relay->server_hup) &&
+		    relay->down.total > down);
+	if (progress)
 		relay->deadline = now_ms() + DRAIN_MS;
 	/*
 	 * Nothing more will come from the client. Closing at once could drop
@@ -437,6 +447,11 @@ static void on_deadline(struct relay *relay)
 		on_attempt(relay, server_start(&relay->attempt, relay->server));
 		break;
 	case TALKING:
+		log_line(LOG_WARNING,
+			 "%s: no answer from %s for %d s: is it stuck, or does it wait for TLS?",
+			 relay->name, relay->server->name, ANSWER_MS / 1000);
+		relay->deadline = NEVER;
+		break;
 	case OVER:
 		break;
 	}
