@@ -111,17 +111,16 @@ MALFORMED_PACKETS: Final[dict[str, Raw]] = {
     "one byte above the limit": Raw(pipe.pack(bytes(pipe.MAX_PAYLOAD + 1))),
 }
 
-# Answers that are neither yes nor no, by name.
-MALFORMED_ANSWERS: Final[dict[str, Answer]] = {
+# What is no sound message of a host at any time, by name.
+MALFORMED_MESSAGES: Final[dict[str, Answer]] = {
     **{name: (raw,) for name, raw in MALFORMED_PACKETS.items()},
     "no message": say(b""),
     "short header": say(YES[:7]),
     "header only": say(YES[:8]),
     "one byte short": say(YES[:16]),
     "one byte long": say(YES + b"\0"),
-    "size field small": say(version_response(size=16)),
-    "size field large": say(version_response(size=18)),
-    "size field zero": say(version_response(size=0)),
+    "another version": say(version_response(major=2)),
+    "another minor version": say(version_response(minor=1)),
     "split": say(YES[:9]) + say(YES[9:]),
     "error message": say(MESSAGE.pack(ERROR, 8)),
     "long error message": say(MESSAGE.pack(ERROR, 16) + b"\x05\x40\x00\x80\0\0\0\0"),

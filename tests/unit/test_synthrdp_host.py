@@ -169,7 +169,7 @@ def test_a_session_is_announced_and_offered(qemu: FakeQemu, host: SynthRdpHost,
     session.channel.close()
 
 
-def test_malformed_answers_are_malformed() -> None:
+def test_malformed_messages_differ() -> None:
     """No named malformation is, by accident, the right answer."""
-    assert ACCEPT not in synthrdp.MALFORMED_ANSWERS.values()
-    assert len(set(synthrdp.MALFORMED_ANSWERS.values())) == len(synthrdp.MALFORMED_ANSWERS)
+    assert ACCEPT not in synthrdp.MALFORMED_MESSAGES.values()
+    assert len(set(synthrdp.MALFORMED_MESSAGES.values())) == len(synthrdp.MALFORMED_MESSAGES)
