@@ -125,7 +125,7 @@ def test_device_that_udev_has_not_opened_up_yet(bench: Bench) -> None:
     node.chmod(0o600)
     time.sleep(0.2)
     assert relay.log().count("Permission denied") == 1
-    (bench.nodes.directory / "synthrdp0.open").unlink()
+    bench.nodes.fail("open", 0)
     node.chmod(0o660)
     talk(bench, listener)
     assert "Permission denied" not in relay.log().partition("opened")[2]
