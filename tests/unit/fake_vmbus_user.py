@@ -3,12 +3,24 @@
 
 from __future__ import annotations
 
+import pathlib
 import socket
 import struct
+import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 from hvhost import channel
 from hvhost.channel import Channel, frame
 from hvhost.log import Log
+
+
+@pytest.fixture
+def short_path() -> Iterator[pathlib.Path]:
+    """A directory whose name leaves room in sun_path, which pytest's own may not."""
+    with tempfile.TemporaryDirectory() as path:
+        yield pathlib.Path(path)
 
 
 class FakeDevice:

@@ -10,10 +10,12 @@ import threading
 
 import pytest
 
-from fake_vmbus_user import FakeDevice
+from fake_vmbus_user import FakeDevice, short_path
 from hvhost import channel
 from hvhost.channel import GRANTS, ChannelError, Closed, Timeout
 from hvhost.log import Log
+
+__all__ = ["short_path"]        # a fixture
 
 
 def test_hello_tells_state() -> None:
@@ -31,8 +33,8 @@ def test_no_hello_is_a_timeout() -> None:
     assert ours.recv(1) == b""
 
 
-def test_connect_waits_for_the_socket(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "late.sock"
+def test_connect_waits_for_the_socket(short_path: pathlib.Path) -> None:
+    path = short_path / "late.sock"
     listener = socket.socket(socket.AF_UNIX)
 
     def appear() -> None:
@@ -45,7 +47,7 @@ def test_connect_waits_for_the_socket(tmp_path: pathlib.Path) -> None:
     timer.join()
     listener.close()
     with pytest.raises(Timeout, match="nobody listens"):
-        channel.connect(tmp_path / "never.sock", timeout=0.05)
+        channel.connect(short_path / "never.sock", timeout=0.05)
 
 
 def test_a_command_waits_for_its_result() -> None:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from fake_vmbus_user import FakeDevice
+from fake_vmbus_user import FakeDevice, short_path
 from hvhost import channel, pipe, synthrdp
 from hvhost.channel import Timeout
 from hvhost.log import Log
 from hvhost.synthrdp import ACCEPT, REJECT, SILENCE, SynthRdpHost, late
 
+__all__ = ["short_path"]        # a fixture
 REQUEST = pipe.pack(struct.pack("<IIHHI", 1, 16, 1, 0, 0))
 
 
@@ -30,7 +31,7 @@ class FakeQemu:
 
     def socket_of(self, instance: str) -> pathlib.Path:
         """Listen there, and copy between the connection and a fake device."""
-        path = self._folder / instance
+        path = self._folder / instance[:8]
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen()
@@ -58,9 +59,9 @@ def copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 @pytest.fixture
-def qemu(tmp_path: pathlib.Path) -> FakeQemu:
+def qemu(short_path: pathlib.Path) -> FakeQemu:
     """Fake devices."""
-    return FakeQemu(tmp_path)
+    return FakeQemu(short_path)
 
 
 @pytest.fixture
