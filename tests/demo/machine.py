@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest as it runs: its virtual machine, a shell in it, and the host's sessions with it."""
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from hvhost.channel import ChannelError, Closed, Opened, Timeout
+from hvhost.log import Log
+from hvhost.synthrdp import (CONTROL, CONTROL_CLASS, DATA_CLASS, Session, SynthRdpHost,
+                             data_instance)
+from hvhost.vm import VM, ChannelSpec
+from image import Desktop
+
+SESSIONS = range(1, 6)
+OPEN_SECONDS = 60.0             # for udev, systemd and the relay to open the device
+FOREVER = 7 * 24 * 3600.0
+STALLED = 60.0                  # a guest that reads nothing for so long is given up
+
+
+class GuestError(Exception):
+    """The guest did not do what it should."""
+
+
+class GuestStream:
+    """A data channel as a stream of bytes."""
+
+    def __init__(self, session: Session, opened: Opened, number: int,
+                 released: Callable[[int], None]) -> None:
+        self.opened, self.number = opened, number
+        self._session, self._released = session, released
+        self._rest = b""
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def read(self, limit: int, timeout: float | None = None) -> bytes:
+        """Some bytes, none at the end."""
+        try:
+            while not self._rest:
+                self._rest = self._session.read_packet(FOREVER if timeout is None else timeout)
+        except Timeout as error:
+            raise TimeoutError(str(error)) from error
+        except ChannelError as error:
+            if isinstance(error, Closed) or self._ended:
+                return b""
+            raise ConnectionError(str(error)) from error
+        data, self._rest = self._rest[:limit], self._rest[limit:]
+        return data
+
+    def write(self, data: bytes) -> None:
+        """All of it; blocks while the guest does not read."""
+        try:
+            self._session.write(data, timeout=STALLED)
+        except ChannelError as error:
+            raise ConnectionError(str(error)) from error
+
+    def end(self) -> None:
+        """Take the channel from the guest."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            try:
+                self._session.end()
+                self._released(self.number)
+            except ChannelError as error:
+                raise ConnectionError(str(error)) from error
+            finally:
+                self._session.channel.close()
+
+
+class Shell:
+    """A shell in the guest, on a serial port: commands go in, what they print comes out."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._numbers = itertools.count(1)
+        self._text = ""
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def __call__(self, command: str, timeout: float = 20.0) -> str:
+        """What the command prints; an error unless it succeeds."""
+        status, text = self.run(command, timeout)
+        if status:
+            raise GuestError(f"in the guest: {command}: status {status}: {text.strip()}")
+        return text.strip()
+
+    def run(self, command: str, timeout: float = 20.0) -> tuple[int, str]:
+        """Exit status of a one-line command, and what it prints."""
+        end = time.monotonic() + timeout
+        number = next(self._numbers)
+        self._socket.sendall(f"( {command} ); echo \"@@{number} $?@@\"\n".encode())
+        answer = re.compile(rf"(.*)@@{number} (\d+)@@\n", re.DOTALL)
+        while not (found := answer.search(self._text)):
+            self._socket.settimeout(max(end - time.monotonic(), 0.01))
+            try:
+                data = self._socket.recv(1 << 16)
+            except TimeoutError as error:
+                raise GuestError(f"the guest did not answer within {timeout:.0f} s"
+                                 f" to: {command}") from error
+            if not data:
+                raise GuestError("QEMU has ended")
+            self._text += data.decode(errors="replace")
+        self._text = self._text[found.end():]
+        return int(found[2]), found[1].rpartition("@@\n")[2] if "@@" in found[1] else found[1]
+
+
+class Machine:
+    """The guest, with a host that offers it Enhanced Sessions.
+
+    Sockets of the guest's serial ports are in `directory`: "shell", and "root" for people.
+    """
+
+    def __init__(self, desktop: Desktop, project: Path, directory: Path) -> None:
+        self.log = Log("demo")
+        self.streams: list[GuestStream] = []
+        self._free = set(SESSIONS)
+        self._lock = threading.Lock()
+        control = ChannelSpec(str(CONTROL_CLASS), str(CONTROL))
+        data = [ChannelSpec(str(DATA_CLASS), str(data_instance(number)), offered=False)
+                for number in SESSIONS]
+        arguments = ["-device", "nvme,id=disks,serial=demo"]
+        for number, disk, how in ((1, desktop.disk, "cache=unsafe,snapshot=on"),
+                                  (2, project, "readonly=on")):
+            arguments += ["-drive", f"if=none,id=disk{number},format=raw,file={disk},{how}",
+                          "-device", f"nvme-ns,bus=disks,drive=disk{number},nsid={number}"]
+        for name in ("shell", "root"):
+            arguments += ["-chardev",
+                          f"socket,id={name},path={directory / name},server=on,wait=off",
+                          "-serial", f"chardev:{name}"]
+        self.vm = VM(desktop.vmlinuz, None, [control, *data], smp=2, memory=1024,
+                     append="root=/dev/nvme0n1 rw init=/sbin/demo-init", arguments=arguments)
+        try:
+            self.host = SynthRdpHost(self.vm.channel_socket, self.log)
+            self.shell = Shell(directory / "shell")
+        except BaseException:
+            self.vm.kill()
+            raise
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.shell.close()
+        self.host.close()
+        self.vm.kill()
+
+    def wait_booted(self, seconds: float) -> None:
+        """Wait until the shell answers: what is said before that is lost."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.shell("true", 2)
+                return
+            except GuestError as error:
+                if not self.vm.alive or time.monotonic() > end:
+                    raise GuestError(f"the guest did not boot within {seconds:.0f} s") from error
+
+    def open_session(self) -> GuestStream:
+        """A new session with the guest, once the guest has opened it."""
+        with self._lock:
+            if not self._free:
+                raise ConnectionError("the host has no channel left for another session")
+            number = min(self._free)
+            self._free.remove(number)
+        session = self.host.open_session(number)
+        try:
+            stream = GuestStream(session, session.wait_opened(OPEN_SECONDS), number,
+                                 self._free.add)
+        except ChannelError as error:
+            with contextlib.suppress(ChannelError):
+                session.end()
+                self._free.add(number)
+            session.channel.close()
+            raise ConnectionError(f"the guest did not open the session: {error}") from error
+        self.streams.append(stream)
+        return stream
