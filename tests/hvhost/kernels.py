@@ -141,7 +141,7 @@ def _build(name: str, new: Path) -> None:
     try:
         cache.remove(tree)
         copy_sources(tree)
-        make(name, tree)
+        make(name, tree, "modules")
         built, = tree.rglob("hv_synthrdp.ko")
         built.rename(new)
     finally:

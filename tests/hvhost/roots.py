@@ -15,8 +15,10 @@ The archive's address is the one this machine's apt uses; all suites are below i
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -183,38 +185,51 @@ def _fields(stanza: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=None)
 def _show(suite: str, packages: tuple[str, ...]) -> str:
+    """apt's word on packages; kept beside the lists, for apt takes a second or more each time."""
     refresh(suite, DAY)
-    return cache.run(["apt-cache", *_apt_options(suite), "show", "--no-all-versions", *packages],
+    kept = cache.directory() / "apt" / suite / "shown" / cache.key(packages)
+    if kept.exists():
+        return kept.read_text()
+    text = cache.run(["apt-cache", *_apt_options(suite), "show", "--no-all-versions", *packages],
                      f"looking up {', '.join(packages)} in Debian's {suite}")
+    kept.parent.mkdir(exist_ok=True)
+    new = kept.with_name(f"{kept.name}.{os.getpid()}.{threading.get_ident()}")
+    new.write_text(text)
+    new.rename(kept)
+    return text
 
 
 def refresh(suite: str, age: float) -> None:
     """Fetch the lists of a suite if they are older than `age` seconds."""
     here = cache.directory() / "apt" / suite
     stamp, failed = here / "fetched", here / "failed"
+    if _age(stamp) < age:
+        return
     with cache.lock(f"apt/{suite}", f"the package lists of {suite}"):
+        if _age(stamp) < age or (stamp.exists() and _age(failed) < RETRY):
+            return
         for place in ("lists/partial", "cache/archives/partial", "parts"):
             (here / place).mkdir(parents=True, exist_ok=True)
         (here / "status").touch()
         (here / "sources.list").write_text("".join(line + "\n" for line in sources(suite)))
-        fetched = stamp.stat().st_mtime if stamp.exists() else 0.0
-        if time.time() - fetched < age or (
-                failed.exists() and time.time() - failed.stat().st_mtime < RETRY):
-            return
         try:
             # Any: without it apt-get takes a failed download for a success.
             cache.run(["apt-get", *_apt_options(suite), "-q", "-o",
                        "APT::Update::Error-Mode=any", "update"],
                       f"fetching the package lists of Debian's {suite}")
         except PrepareError as error:
-            if not fetched:
+            if not stamp.exists():
                 raise
-            cache.say(f"{error}; going on with those of "
-                      f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(fetched))}")
+            cache.say(f"{error}; going on with lists that are {_age(stamp) / 3600:.0f} hours old")
             failed.touch()
             return
+        cache.remove(here / "shown")
         stamp.touch()
         _show.cache_clear()
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime if path.exists() else float("inf")
 
 
 def _apt_options(suite: str) -> list[str]:

@@ -247,11 +247,14 @@ class VM:
                     raise
                 time.sleep(0.02)
 
+    def allow_reboot(self, allowed: bool) -> None:
+        """Whether a reset restarts the guest, or ends QEMU: what a panic ends in."""
+        self.qmp("set-action", reboot="reset" if allowed else "shutdown")
+
     def reset(self) -> None:
-        """Push the reset button."""
-        self.qmp("set-action", reboot="reset")
+        """Push the reset button. SeaBIOS resets once more: allow reboots until it is up."""
+        self.allow_reboot(True)
         self.qmp("system_reset")
-        self.qmp("set-action", reboot="shutdown")
 
     def kill(self) -> None:
         """End QEMU and remove what belongs to it."""

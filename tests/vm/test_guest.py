@@ -98,11 +98,12 @@ def test_a_megabyte(guest: Guest) -> None:
     assert found == found[:16] * (1 << 16)
 
 
-def test_reset(guest: Guest) -> None:
-    """After the reset button it is a fresh guest, on the same machine."""
+@pytest.mark.parametrize("button", [True, False], ids=["button", "reboot"])
+def test_reset(guest: Guest, button: bool) -> None:
+    """After a reset it is a fresh guest, on the same machine."""
     job = guest.start(_sleep_in_pipe)
     job.wait_blocked("pipe_read")
-    guest.reset()
+    guest.reset(button=button)
     assert job.done()
     assert guest.run(_plus, 2, 2) == 4
 
