@@ -27,8 +27,8 @@
 #define PKT_TRAILER	sizeof(u64)
 
 /*
- * Longest packet that the protocol allows, and 8 bytes more: a longer one then
- * fails synthrdp_pipe_data_size() instead of being cut to a legal length.
+ * Longest packet that the ring code is to copy: the longest that the protocol
+ * allows and 8 bytes more, so that one of just this length was cut.
  */
 #define MAX_PACKET	(sizeof(struct vmpacket_descriptor) +		\
 			 sizeof(struct synthrdp_pipe_header) +		\
@@ -73,6 +73,13 @@ int synthrdp_pipe_open(struct synthrdp_pipe *pipe,
 	BUILD_BUG_ON(SYNTHRDP_RING_SIZE - sizeof(struct hv_ring_buffer) <
 		     MAX_PACKET);
 
+	/*
+	 * A channel that has not been offered again since the machine woke up
+	 * from hibernation: vmbus_open() would wait for an answer for ever.
+	 */
+	if (channel->offermsg.child_relid == INVALID_RELID)
+		return -ENODEV;
+
 	*pipe = (struct synthrdp_pipe) {
 		.channel = channel,
 		.counters = counters,
@@ -92,9 +99,11 @@ int synthrdp_pipe_open(struct synthrdp_pipe *pipe,
 	ret = vmbus_open(channel, SYNTHRDP_RING_SIZE, SYNTHRDP_RING_SIZE,
 			 NULL, 0, callback, context);
 	if (ret) {
+		/* There is nothing to close, but this takes callback back. */
+		vmbus_close(channel);
 		kvfree(pipe->tx_packet);
-		/* vmbus_open() says -EAGAIN for a host that refuses. */
-		return ret == -EAGAIN ? -ENODEV : ret;
+		/* A host that refuses is -EAGAIN, -EDQUOT, -ENOBUFS, ... */
+		return ret == -ENOMEM ? ret : -ENODEV;
 	}
 
 	return 0;
@@ -128,6 +137,15 @@ static u32 rx_avail(const struct hv_ring_buffer_info *ring)
 	return write_index - read_index;
 }
 
+/* The host has broken the protocol. */
+static int rx_break(struct synthrdp_pipe *pipe)
+{
+	pipe->rx_broken = true;
+	atomic64_inc(&pipe->counters->rx_malformed);
+
+	return -EPROTO;
+}
+
 /*
  * Make @desc, which the ring code has copied and whose length and offset it
  * has made consistent, the packet being read.
@@ -141,24 +159,22 @@ static int rx_accept(struct synthrdp_pipe *pipe,
 	int size = -EPROTO;
 
 	/*
-	 * The ring code shortens a packet that claims to be longer than what
-	 * the host has written. Such a packet swallows its own trailer, and
-	 * what would be read behind it are old bytes.
+	 * The ring code shortens a packet that is longer than MAX_PACKET, and
+	 * one that claims to be longer than what the host has written. What
+	 * would be read behind such a packet is not the start of another: it
+	 * may even be old bytes.
 	 *
 	 * And a host that has sent more than a ring since it was last given
 	 * room back has written over what was not yet read. Reading on could
 	 * go on for ever.
 	 */
-	if (desc->type == VM_PKT_DATA_INBAND &&
+	if (desc->type == VM_PKT_DATA_INBAND && len < MAX_PACKET &&
 	    len + PKT_TRAILER <= rx_avail(ring) &&
 	    len + PKT_TRAILER + pipe->rx_unpublished <= ring->ring_datasize)
 		size = synthrdp_pipe_data_size((u8 *)desc + offset,
 					       len - offset);
-	if (size < 0) {
-		pipe->rx_broken = true;
-		atomic64_inc(&pipe->counters->rx_malformed);
-		return size;
-	}
+	if (size < 0)
+		return rx_break(pipe);
 
 	pipe->rx_desc = desc;
 	pipe->rx_data = (u8 *)desc + offset +
@@ -183,6 +199,7 @@ static int rx_accept(struct synthrdp_pipe *pipe,
 int synthrdp_pipe_peek(struct synthrdp_pipe *pipe, const void **data)
 {
 	struct vmpacket_descriptor *desc;
+	u32 avail;
 	int ret;
 
 	if (pipe->rx_broken)
@@ -190,8 +207,13 @@ int synthrdp_pipe_peek(struct synthrdp_pipe *pipe, const void **data)
 
 	if (!pipe->rx_desc) {
 		desc = pipe->rx_next ?: hv_pkt_iter_first(pipe->channel);
-		if (!desc)
+		if (!desc) {
+			avail = rx_avail(&pipe->channel->inbound);
+			/* The host writes whole packets: no part of one. */
+			if (avail && avail < sizeof(*desc))
+				return rx_break(pipe);
 			return -EAGAIN;
+		}
 		pipe->rx_next = NULL;
 
 		ret = rx_accept(pipe, desc);
@@ -228,6 +250,7 @@ void synthrdp_pipe_consume(struct synthrdp_pipe *pipe, u32 len)
  *
  * To be called before sleeping: a host waits for this room, and only after it
  * does an empty ring look empty to the host, so that the next packet signals.
+ * A packet that the host wrote just before did not signal; then this does.
  */
 void synthrdp_pipe_publish(struct synthrdp_pipe *pipe)
 {
@@ -236,14 +259,39 @@ void synthrdp_pipe_publish(struct synthrdp_pipe *pipe)
 
 	hv_pkt_iter_close(pipe->channel);
 	pipe->rx_unpublished = 0;
+
+	/*
+	 * The read index first, then the look. Pairs with the host, who writes
+	 * the packet first, then looks whether the ring was empty.
+	 */
+	virt_mb();
+	if (pipe->rx_desc || pipe->rx_next ||
+	    rx_avail(&pipe->channel->inbound))
+		synthrdp_event_signal(&pipe->rx_event);
+}
+
+/* Free bytes in the outbound ring, or -EPROTO if its indices are nonsense */
+static int tx_avail(struct synthrdp_pipe *pipe)
+{
+	struct hv_ring_buffer_info *ring = &pipe->channel->outbound;
+	u32 read_index = READ_ONCE(ring->ring_buffer->read_index);
+	u32 write_index = READ_ONCE(ring->ring_buffer->write_index);
+
+	if (read_index >= ring->ring_datasize ||
+	    write_index >= ring->ring_datasize)
+		return -EPROTO;
+	if (write_index >= read_index)
+		read_index += ring->ring_datasize;
+
+	return read_index - write_index;
 }
 
 /* Is there more room than the most modest waiter asked for? */
-static bool tx_fulfilled(struct synthrdp_pipe *pipe, u32 avail)
+static bool tx_fulfilled(struct synthrdp_pipe *pipe, int avail)
 {
 	u32 wanted = READ_ONCE(pipe->tx_wanted);
 
-	return wanted && avail > wanted;
+	return wanted && (avail < 0 || avail > wanted);
 }
 
 /**
@@ -251,11 +299,11 @@ static bool tx_fulfilled(struct synthrdp_pipe *pipe, u32 avail)
  * @pipe: the pipe
  *
  * Return: the most data that one packet can carry into the ring as it is now,
- * 0 to SYNTHRDP_PIPE_MAX_DATA.
+ * 0 to SYNTHRDP_PIPE_MAX_DATA; -EPROTO if the host has spoiled the ring.
  */
-u32 synthrdp_pipe_room(struct synthrdp_pipe *pipe)
+int synthrdp_pipe_room(struct synthrdp_pipe *pipe)
 {
-	u32 avail = hv_get_bytes_to_write(&pipe->channel->outbound);
+	int avail = tx_avail(pipe);
 
 	/* Take the wish back; all who wait look again, and wish again. */
 	if (tx_fulfilled(pipe, avail)) {
@@ -264,11 +312,14 @@ u32 synthrdp_pipe_room(struct synthrdp_pipe *pipe)
 		synthrdp_event_signal(&pipe->tx_event);
 	}
 
+	if (avail < 0)
+		return avail;
+
 	/* The ring may never become quite full: that would look empty. */
 	if (avail <= ring_bytes(1))
 		return 0;
 
-	return min_t(u32, ALIGN_DOWN(avail - 1, 8) - ring_bytes(0),
+	return min_t(int, ALIGN_DOWN(avail - 1, 8) - ring_bytes(0),
 		     SYNTHRDP_PIPE_MAX_DATA);
 }
 
@@ -280,12 +331,12 @@ u32 synthrdp_pipe_room(struct synthrdp_pipe *pipe)
  * Of several wishes the smallest holds until it has been fulfilled.
  *
  * Return: synthrdp_pipe_room() once the host can see the wish. Only if this is
- * below @len will there be a signal, and the caller may sleep.
+ * 0 or more, and below @len, will there be a signal, and the caller may sleep.
  */
-u32 synthrdp_pipe_want_room(struct synthrdp_pipe *pipe, u32 len)
+int synthrdp_pipe_want_room(struct synthrdp_pipe *pipe, u32 len)
 {
 	u32 wanted = ring_bytes(len);
-	u32 room;
+	int room;
 
 	do {
 		if (!pipe->tx_wanted || wanted < pipe->tx_wanted) {
@@ -298,7 +349,7 @@ u32 synthrdp_pipe_want_room(struct synthrdp_pipe *pipe, u32 len)
 
 		/* Fulfilling a smaller wish takes the larger back with it. */
 		room = synthrdp_pipe_room(pipe);
-	} while (room < len && !pipe->tx_wanted);
+	} while (room >= 0 && room < len && !pipe->tx_wanted);
 
 	return room;
 }
@@ -307,22 +358,23 @@ u32 synthrdp_pipe_want_room(struct synthrdp_pipe *pipe, u32 len)
  * synthrdp_pipe_want_empty() - ask the host to signal when it has read it all
  * @pipe: the pipe; nobody sends any more
  *
- * Return: true if the host has read everything already.
+ * Return: true if there is nothing to wait for: the host has read everything,
+ * or spoiled the ring.
  */
 bool synthrdp_pipe_want_empty(struct synthrdp_pipe *pipe)
 {
-	struct hv_ring_buffer_info *ring = &pipe->channel->outbound;
-
 	/* "More than all but one byte" is the whole ring. */
-	if (pipe->tx_wanted != ring->ring_datasize - 1) {
-		WRITE_ONCE(pipe->tx_wanted, ring->ring_datasize - 1);
-		set_channel_pending_send_size(pipe->channel, pipe->tx_wanted);
+	u32 wanted = pipe->channel->outbound.ring_datasize - 1;
+
+	if (pipe->tx_wanted != wanted) {
+		WRITE_ONCE(pipe->tx_wanted, wanted);
+		set_channel_pending_send_size(pipe->channel, wanted);
 	}
 
 	/* The host must see it before we look at its read index. */
 	virt_mb();
 
-	return hv_get_bytes_to_write(ring) > pipe->tx_wanted;
+	return tx_fulfilled(pipe, tx_avail(pipe));
 }
 
 /**
@@ -330,8 +382,8 @@ bool synthrdp_pipe_want_empty(struct synthrdp_pipe *pipe)
  * @pipe: the pipe, with the data in its tx_packet
  * @len: bytes of data, at most what synthrdp_pipe_room() last returned
  *
- * Return: 0, -EAGAIN if there is no room after all, -ENODEV if the host has
- * withdrawn the channel.
+ * Return: 0, -ENODEV if the host has withdrawn the channel, -EPROTO if it has
+ * spoiled the ring.
  */
 int synthrdp_pipe_send(struct synthrdp_pipe *pipe, u32 len)
 {
@@ -344,8 +396,9 @@ int synthrdp_pipe_send(struct synthrdp_pipe *pipe, u32 len)
 	ret = vmbus_sendpacket(pipe->channel, packet,
 			       struct_size(packet, data, len), 0,
 			       VM_PKT_DATA_INBAND, 0);
+	/* There was room, so that any other failure is the host's doing. */
 	if (ret)
-		return ret;
+		return ret == -ENODEV ? ret : -EPROTO;
 
 	atomic64_inc(&pipe->counters->tx_packets);
 	atomic64_add(len, &pipe->counters->tx_bytes);
@@ -364,7 +417,7 @@ void synthrdp_pipe_signalled(struct synthrdp_pipe *pipe)
 {
 	synthrdp_event_signal(&pipe->rx_event);
 
-	if (tx_fulfilled(pipe,
-			 hv_get_bytes_to_write(&pipe->channel->outbound)))
+	/* There is no ring yet, maybe; but then nobody wants room in it. */
+	if (READ_ONCE(pipe->tx_wanted) && tx_fulfilled(pipe, tx_avail(pipe)))
 		synthrdp_event_signal(&pipe->tx_event);
 }

@@ -7,6 +7,7 @@
 
 #include <linux/atomic.h>
 #include <linux/hyperv.h>
+#include <linux/sched/signal.h>
 #include <linux/wait.h>
 
 #include "protocol.h"
@@ -55,8 +56,8 @@ static DEVICE_ATTR_RO(_name)
  * @wait: those who wait for it
  * @seq: how often it has happened
  *
- * Who finds nothing to do reads @seq first, looks (again), and then sleeps
- * until @seq has changed: nothing that happens in between is missed, and
+ * Who looks for something to do reads @seq first, and having found nothing
+ * sleeps until @seq has changed: nothing that happens in between is missed, and
  * several waiters do not take each other's wake-up away.
  */
 struct synthrdp_event {
@@ -70,14 +71,22 @@ static inline void synthrdp_event_init(struct synthrdp_event *event)
 	atomic_set(&event->seq, 0);
 }
 
+/* Acquire: the look that follows must not happen before. */
 static inline int synthrdp_event_seq(struct synthrdp_event *event)
 {
-	return atomic_read(&event->seq);
+	return atomic_read_acquire(&event->seq);
 }
 
-/* Returns 0, or -ERESTARTSYS if a signal came first. */
+/*
+ * Returns 0, or -ERESTARTSYS if a signal came, even when there is no need to
+ * sleep: a host that makes things happen all the time must not keep a process
+ * from being killed.
+ */
 static inline int synthrdp_event_wait(struct synthrdp_event *event, int seq)
 {
+	if (signal_pending(current))
+		return -ERESTARTSYS;
+
 	return wait_event_interruptible(event->wait,
 					synthrdp_event_seq(event) != seq);
 }
@@ -147,8 +156,8 @@ int synthrdp_pipe_peek(struct synthrdp_pipe *pipe, const void **data);
 void synthrdp_pipe_consume(struct synthrdp_pipe *pipe, u32 len);
 void synthrdp_pipe_publish(struct synthrdp_pipe *pipe);
 
-u32 synthrdp_pipe_room(struct synthrdp_pipe *pipe);
-u32 synthrdp_pipe_want_room(struct synthrdp_pipe *pipe, u32 len);
+int synthrdp_pipe_room(struct synthrdp_pipe *pipe);
+int synthrdp_pipe_want_room(struct synthrdp_pipe *pipe, u32 len);
 bool synthrdp_pipe_want_empty(struct synthrdp_pipe *pipe);
 int synthrdp_pipe_send(struct synthrdp_pipe *pipe, u32 len);
 
