@@ -10,32 +10,42 @@
  *   gone, which may be long after the VMBus device went: an open file keeps it;
  * - struct synthrdp_session, from open to release;
  * - the pipe in the session, from open to the first of: release, removal of
- *   the VMBus device, suspend, malformed input. That is the hang-up. What the
- *   host had sent by then moves to the session's tail, because the ring goes.
+ *   the VMBus device, suspend.
+ *
+ * Before the pipe is closed, and also on malformed input, the session hangs up:
+ * what the host had sent by then moves to the session's tail, where it can be
+ * read when the ring is gone, and nobody touches the pipe any more.
  *
  * Locking, outermost first:
  *
  * synthrdp_data.lock		guards hdev and session: who may open, and what
- *				there is to hang up. Held across vmbus_open().
+ *				there is to close. Held while the host is waited
+ *				for, in vmbus_open() and vmbus_close().
  * synthrdp_session.rx_lock	guards the pipe's rx side and the tail.
  * synthrdp_session.tx_lock	guards the pipe's tx side.
  *
  * A hang-up takes both session locks, so either of them is enough to know that
  * the pipe is open while hung_up is false. Nobody touches user memory that may
- * have to be paged in, or sleeps for the host, with a session lock held: so the
- * hang-up, and with it the removal of a device, never waits for a user.
+ * have to be paged in, or waits for the host, with a session lock held: so poll
+ * and non-blocking calls do not sleep for long, and the removal of a device
+ * never waits for a user.
  */
 
 #include <linux/cdev.h>
+#include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/hyperv.h>
 #include <linux/idr.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/poll.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
+#include <linux/wait.h>
 
 #include "data.h"
 #include "pipe.h"
@@ -70,7 +80,7 @@ static DECLARE_WAIT_QUEUE_HEAD(synthrdp_all_released);
  * @in_use: bit 0: somebody has the node open, or is opening or closing it
  * @lock: guards @hdev and @session
  * @hdev: the VMBus device, NULL once it is gone
- * @session: the open session, or NULL
+ * @session: the session whose pipe is open, or NULL
  */
 struct synthrdp_data {
 	struct device dev;
@@ -89,8 +99,8 @@ struct synthrdp_data {
  * @data: the device, of which the session holds a reference
  * @rx_lock: guards the pipe's rx side, @tail, @tail_pos and @tail_len
  * @tx_lock: guards the pipe's tx side
- * @pipe: open until @hung_up
- * @hung_up: the pipe is closed; set under both locks
+ * @pipe: belongs to data->lock from @hung_up on
+ * @hung_up: the conversation with the host is over; set under both locks
  * @error: 0, or -EPROTO if the host broke the protocol; set with @hung_up
  * @tail_pos: how much of @tail has been read
  * @tail_len: bytes in @tail
@@ -166,7 +176,7 @@ static int session_save_tail(struct synthrdp_session *session)
 }
 
 /* End the conversation with the host. Both session locks are held. */
-static void session_hang_up_locked(struct synthrdp_session *session,
+static void session_hang_up_locked(struct synthrdp_session *session, int error,
 				   const char *reason)
 {
 	struct synthrdp_data *data = session->data;
@@ -177,9 +187,8 @@ static void session_hang_up_locked(struct synthrdp_session *session,
 	if (session->hung_up)
 		return;
 
-	session->error = session_save_tail(session);
+	session->error = session_save_tail(session) ?: error;
 	session->hung_up = true;
-	synthrdp_pipe_close(&session->pipe);
 
 	if (session->error)
 		dev_warn_ratelimited(&data->dev,
@@ -190,14 +199,29 @@ static void session_hang_up_locked(struct synthrdp_session *session,
 	synthrdp_event_signal(&session->pipe.tx_event);
 }
 
-static void session_hang_up(struct synthrdp_session *session,
+static void session_hang_up(struct synthrdp_session *session, int error,
 			    const char *reason)
 {
 	mutex_lock(&session->rx_lock);
 	mutex_lock(&session->tx_lock);
-	session_hang_up_locked(session, reason);
+	session_hang_up_locked(session, error, reason);
 	mutex_unlock(&session->tx_lock);
 	mutex_unlock(&session->rx_lock);
+}
+
+/* Close the open session's channel, if that has not been done. */
+static void data_close(struct synthrdp_data *data, const char *reason)
+{
+	struct synthrdp_session *session = data->session;
+
+	lockdep_assert_held(&data->lock);
+
+	if (!session)
+		return;
+
+	session_hang_up(session, 0, reason);
+	synthrdp_pipe_close(&session->pipe);
+	data->session = NULL;
 }
 
 /*
@@ -218,7 +242,7 @@ static int session_peek(struct synthrdp_session *session, const void **from)
 			return len;
 
 		mutex_lock(&session->tx_lock);
-		session_hang_up_locked(session, "malformed");
+		session_hang_up_locked(session, -EPROTO, "malformed");
 		mutex_unlock(&session->tx_lock);
 	}
 
@@ -285,8 +309,8 @@ static ssize_t session_transmit(struct synthrdp_session *session,
 {
 	u32 len = min_t(size_t, iov_iter_count(from), SYNTHRDP_PIPE_MAX_DATA);
 	u32 enough = all ? len : 1;
-	u32 room;
 	ssize_t ret;
+	int room;
 
 	mutex_lock(&session->tx_lock);
 	if (session->hung_up) {
@@ -295,16 +319,16 @@ static ssize_t session_transmit(struct synthrdp_session *session,
 	}
 
 	room = synthrdp_pipe_room(&session->pipe);
-	if (room < enough)
+	if (room >= 0 && room < enough)
 		room = synthrdp_pipe_want_room(&session->pipe, enough);
-	if (room < enough) {
-		ret = -EAGAIN;
+	if (room < 0 || room < enough) {
+		ret = room < 0 ? room : -EAGAIN;
 		goto unlock;
 	}
 
 	pagefault_disable();
-	len = copy_from_iter(session->pipe.tx_packet->data, min(len, room),
-			     from);
+	len = copy_from_iter(session->pipe.tx_packet->data,
+			     min_t(u32, len, room), from);
 	pagefault_enable();
 	if (!len) {
 		ret = -EFAULT;
@@ -404,7 +428,7 @@ static __poll_t synthrdp_poll(struct file *file, poll_table *wait)
 	struct synthrdp_session *session = file->private_data;
 	__poll_t mask = 0;
 	const void *from;
-	int ret;
+	int ret, room;
 
 	poll_wait(file, &session->pipe.rx_event.wait, wait);
 	poll_wait(file, &session->pipe.tx_event.wait, wait);
@@ -420,11 +444,17 @@ static __poll_t synthrdp_poll(struct file *file, poll_table *wait)
 	mutex_unlock(&session->rx_lock);
 
 	mutex_lock(&session->tx_lock);
-	if (session->hung_up)
+	if (session->hung_up) {
 		mask |= EPOLLIN | EPOLLRDNORM | EPOLLHUP;
-	else if (synthrdp_pipe_room(&session->pipe) ||
-		 synthrdp_pipe_want_room(&session->pipe, 1))
-		mask |= EPOLLOUT | EPOLLWRNORM;
+	} else {
+		room = synthrdp_pipe_room(&session->pipe);
+		/* Only who asks is worth the host's signal. */
+		if (!room && (poll_requested_events(wait) & EPOLLOUT))
+			room = synthrdp_pipe_want_room(&session->pipe, 1);
+		/* An error is what a write would not sleep for, either. */
+		if (room)
+			mask |= EPOLLOUT | EPOLLWRNORM;
+	}
 	mutex_unlock(&session->tx_lock);
 
 	return mask;
@@ -508,8 +538,7 @@ static int synthrdp_release(struct inode *inode, struct file *file)
 	session_flush(session);
 
 	mutex_lock(&data->lock);
-	session_hang_up(session, "close");
-	data->session = NULL;
+	data_close(data, "close");
 	mutex_unlock(&data->lock);
 
 	session_free(session);
@@ -559,8 +588,12 @@ static void data_release(struct device *dev)
 		container_of(dev, struct synthrdp_data, dev);
 
 	kfree(data);
+
+	/* Module exit waits for the read side too: nothing of this runs then. */
+	rcu_read_lock();
 	if (atomic_dec_and_test(&synthrdp_live))
 		wake_up(&synthrdp_all_released);
+	rcu_read_unlock();
 }
 
 /**
@@ -642,8 +675,7 @@ void synthrdp_data_remove(struct hv_device *hdev)
 
 	mutex_lock(&data->lock);
 	data->hdev = NULL;
-	if (data->session)
-		session_hang_up(data->session, "removed");
+	data_close(data, "removed");
 	mutex_unlock(&data->lock);
 
 	put_device(&data->dev);
@@ -665,8 +697,7 @@ int synthrdp_data_suspend(struct hv_device *hdev)
 	struct synthrdp_data *data = hv_get_drvdata(hdev);
 
 	mutex_lock(&data->lock);
-	if (data->session)
-		session_hang_up(data->session, "suspend");
+	data_close(data, "suspend");
 	mutex_unlock(&data->lock);
 
 	return 0;
@@ -702,6 +733,7 @@ int synthrdp_data_init(void)
 void synthrdp_data_exit(void)
 {
 	wait_event(synthrdp_all_released, !atomic_read(&synthrdp_live));
+	synchronize_rcu();
 	unregister_chrdev_region(synthrdp_devt, SYNTHRDP_MINORS);
 	class_unregister(&synthrdp_class);
 }
