@@ -24,8 +24,12 @@
 
 #include <linux/device.h>
 #include <linux/hyperv.h>
+#include <linux/jiffies.h>
 #include <linux/kobject.h>
+#include <linux/kstrtox.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/sysfs.h>
 #include <linux/workqueue.h>
 
 #include "control.h"
@@ -69,6 +73,7 @@ static const char * const control_state_names[] = {
 /* Why negotiation came to nothing; each is logged once until switched on anew */
 enum control_cause {
 	CAUSE_NONE,
+	CAUSE_OFF,
 	CAUSE_REJECTED,
 	CAUSE_NOT_OPENED,
 	CAUSE_NOT_SENT,
@@ -81,6 +86,7 @@ enum control_cause {
 
 static const char * const control_cause_texts[] = {
 	[CAUSE_NONE]		= "none",
+	[CAUSE_OFF]		= "switched off",
 	[CAUSE_REJECTED]	= "the host rejects protocol version 1.0",
 	[CAUSE_NOT_OPENED]	= "cannot open the control channel",
 	[CAUSE_NOT_SENT]	= "cannot send the version request",
@@ -142,7 +148,7 @@ static void control_kick(struct synthrdp_control *ctrl)
 	lockdep_assert_held(&ctrl->lock);
 
 	if (!ctrl->gone)
-		mod_delayed_work(system_wq, &ctrl->work, 0);
+		mod_delayed_work(system_long_wq, &ctrl->work, 0);
 }
 
 /*
@@ -155,7 +161,8 @@ static bool control_listens(struct synthrdp_control *ctrl)
 	lockdep_assert_held(&ctrl->lock);
 
 	return ctrl->failure == CAUSE_NONE &&
-	       (ctrl->state == CONTROL_NEGOTIATING ||
+	       (ctrl->state == CONTROL_OPENING ||
+		ctrl->state == CONTROL_NEGOTIATING ||
 		ctrl->state == CONTROL_READY);
 }
 
@@ -180,7 +187,7 @@ static void control_judge(struct synthrdp_control *ctrl,
 			control_fail(ctrl, CAUSE_UNEXPECTED);
 			break;
 		}
-		ctrl->state = CONTROL_READY;
+		WRITE_ONCE(ctrl->state, CONTROL_READY);
 		control_kick(ctrl);
 		break;
 	case SYNTHRDP_REJECT:
@@ -264,11 +271,27 @@ static void control_set_state(struct synthrdp_control *ctrl,
 			      enum control_cause cause)
 {
 	spin_lock_bh(&ctrl->lock);
-	ctrl->state = state;
-	ctrl->failure = cause;
+	WRITE_ONCE(ctrl->state, state);
 	spin_unlock_bh(&ctrl->lock);
 
 	control_announce(ctrl, state, cause);
+}
+
+/*
+ * Begin (CAUSE_NONE) or end listening to the host. The callback may have become
+ * ready just before the end: that is announced, too.
+ */
+static void control_set_failure(struct synthrdp_control *ctrl,
+				enum control_cause cause)
+{
+	enum control_state state;
+
+	spin_lock_bh(&ctrl->lock);
+	ctrl->failure = cause;
+	state = ctrl->state;
+	spin_unlock_bh(&ctrl->lock);
+
+	control_announce(ctrl, state, CAUSE_NONE);
 }
 
 static void control_close(struct synthrdp_control *ctrl)
@@ -286,6 +309,7 @@ static void control_give_up(struct synthrdp_control *ctrl,
 {
 	struct device *dev = &ctrl->hdev->device;
 
+	control_set_failure(ctrl, cause);
 	control_close(ctrl);
 
 	/* A device that is on its way out needs no explanation. */
@@ -300,7 +324,7 @@ static void control_give_up(struct synthrdp_control *ctrl,
 
 	control_set_state(ctrl, CONTROL_FAILED, cause);
 	ctrl->deadline = jiffies + ctrl->retry;
-	queue_delayed_work(system_wq, &ctrl->work, ctrl->retry);
+	queue_delayed_work(system_long_wq, &ctrl->work, ctrl->retry);
 	ctrl->retry = min_t(unsigned long, ctrl->retry * 2, RETRY_LAST);
 }
 
@@ -310,6 +334,7 @@ static void control_start(struct synthrdp_control *ctrl)
 	struct synthrdp_version_request request;
 	int ret;
 
+	control_set_failure(ctrl, CAUSE_NONE);
 	control_set_state(ctrl, CONTROL_OPENING, CAUSE_NONE);
 
 	ret = synthrdp_pipe_open(&ctrl->pipe, ctrl->hdev->channel,
@@ -335,7 +360,7 @@ static void control_start(struct synthrdp_control *ctrl)
 
 	/* Does nothing if the callback has something to say already. */
 	ctrl->deadline = jiffies + ANSWER_TIMEOUT;
-	queue_delayed_work(system_wq, &ctrl->work, ANSWER_TIMEOUT);
+	queue_delayed_work(system_long_wq, &ctrl->work, ANSWER_TIMEOUT);
 }
 
 /* Is it too early to do what is due at the deadline? Then come back. */
@@ -344,7 +369,7 @@ static bool control_too_early(struct synthrdp_control *ctrl)
 	if (time_after_eq(jiffies, ctrl->deadline))
 		return false;
 
-	queue_delayed_work(system_wq, &ctrl->work, ctrl->deadline - jiffies);
+	queue_delayed_work(system_long_wq, &ctrl->work, ctrl->deadline - jiffies);
 	return true;
 }
 
@@ -374,8 +399,9 @@ static void control_work(struct work_struct *work)
 	}
 
 	if (!enabled) {
+		control_set_failure(ctrl, CAUSE_OFF);
 		control_close(ctrl);
-		control_set_state(ctrl, CONTROL_DISABLED, CAUSE_NONE);
+		control_set_state(ctrl, CONTROL_DISABLED, CAUSE_OFF);
 		return;
 	}
 
@@ -423,7 +449,7 @@ static ssize_t enabled_store(struct device *dev, struct device_attribute *attr,
 		return ret;
 
 	spin_lock_bh(&ctrl->lock);
-	ctrl->enabled = enabled;
+	WRITE_ONCE(ctrl->enabled, enabled);
 	ctrl->restart = enabled;
 	control_kick(ctrl);
 	spin_unlock_bh(&ctrl->lock);
@@ -564,6 +590,7 @@ static void control_set_suspended(struct hv_device *hdev, bool suspended)
 
 	spin_lock_bh(&ctrl->lock);
 	ctrl->suspended = suspended;
+	ctrl->restart = !suspended;
 	control_kick(ctrl);
 	spin_unlock_bh(&ctrl->lock);
 }
