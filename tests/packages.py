@@ -9,7 +9,7 @@ import platform
 from hvhost.cache import PrepareError, run, say
 
 # What builds kernels, modules and QEMU is not here: that happens in roots of their own.
-TESTS = ("debian-archive-keyring", "gcc", "libc6-dev", "make", "mmdebstrap", "mypy", "perl",
+TESTS = ("debian-archive-keyring", "gcc", "git", "libc6-dev", "make", "mmdebstrap", "mypy", "perl",
          "python3-pytest", "python3-pytest-xdist", "shellcheck")
 FREERDP = "freerdp2-x11" if platform.freedesktop_os_release().get(
     "VERSION_CODENAME") == "bookworm" else "freerdp3-x11"

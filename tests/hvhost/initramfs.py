@@ -20,9 +20,9 @@ AGENT = Path(__file__).resolve().parents[1] / "guest" / "agent.py"
 PACKAGES = ("python3-minimal", "libpython3-stdlib")
 # What functions that run in the guest may import.
 MODULES = ("__future__ array base64 collections contextlib ctypes dataclasses enum errno fcntl "
-           "functools gc glob hashlib io itertools json marshal mmap os pathlib platform queue random re "
-           "resource select shutil signal socket stat string struct subprocess sys tempfile "
-           "threading time traceback types typing uuid zlib").split()
+           "functools gc glob hashlib io itertools json marshal mmap os pathlib platform queue "
+           "random re resource select shutil signal socket stat string struct subprocess sys "
+           "tempfile threading time traceback types typing uuid zlib").split()
 DIRECTORIES = ("boot", "dev", "proc", "root", "run", "sys", "tmp")
 # Prints the files that were loaded, and compiles those that are source. OpenSSL stays out:
 # hashlib has hashes of its own.

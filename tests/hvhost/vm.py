@@ -83,7 +83,8 @@ class VM:
 
     def __init__(self, kernel: Path, initrd: Path | None,
                  channels: Sequence[ChannelSpec] = (), *, smp: int = 1, memory: int = 512,
-                 cpu_options: str = "hv-avic=on", vmbus_version: str = "", append: str = "", arguments: Sequence[str] = (),
+                 cpu_options: str = "hv-avic=on", vmbus_version: str = "", append: str = "",
+                 arguments: Sequence[str] = (),
                  on_port: Callable[[bytes], None] = lambda data: None,
                  on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
         self._on_event = on_event
