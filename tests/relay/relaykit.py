@@ -146,6 +146,16 @@ class Nodes:
         (self.directory / f"synthrdp{number}").unlink()
         self.listeners.pop(number).close()
 
+    def replace(self, number: int = 0) -> None:
+        """A new device with the number of an old one; the nodes' inodes differ for certain."""
+        new, node = self.directory / "new", self.directory / f"synthrdp{number}"
+        listener = listen(new)
+        self.listeners.pop(number).close()
+        node.unlink()
+        node.hardlink_to(new)
+        new.unlink()
+        self.listeners[number] = listener
+
     def host(self, number: int = 0) -> socket.socket:
         """The host's end of /dev/synthrdpN, once that has been opened."""
         self.hosts.append(accept(self.listeners[number]))

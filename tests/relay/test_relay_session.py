@@ -454,6 +454,21 @@ def test_signal_ends_a_session(bench: Bench, number: signal.Signals) -> None:
     relay.wait(OK, f"stopped by signal {int(number)}")
 
 
+def test_signal_with_bytes_waiting(bench: Bench) -> None:
+    """What waits in the device at the signal still counts, more than the relay can hold."""
+    relay, host, server = bench.session(REQUEST, ACCEPT)
+    relay.signal(signal.SIGSTOP)
+    host.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MEGABYTE)
+    data = random_bytes(MEGABYTE)
+    sent = send_until_stuck(host, data)
+    assert sent > 2 * 65536
+    relay.signal(signal.SIGTERM)
+    relay.signal(signal.SIGCONT)
+    assert recv_all(server) == data[:sent]
+    server.close()
+    relay.wait(OK, "stopped by signal 15")
+
+
 @pytest.mark.parametrize("phase", ["request", "server"])
 def test_signal_while_waiting(bench: Bench, phase: str) -> None:
     """Before there is a session there is nothing to wait for."""
