@@ -13,7 +13,7 @@ all: modules relay
 help:
 	@echo 'Building and installing (as root, in the guest):'
 	@echo '  make                  module for the running kernel, and relay'
-	@echo '  make install          install both; then: modprobe hv_synthrdp'
+	@echo '  make install          install both, and an xrdp instance for them'
 	@echo '  make modules          the module only'
 	@echo '  make relay            the relay only'
 	@echo '  make clean            remove what was built'
@@ -43,12 +43,13 @@ modules_install: kernel-headers
 relay:
 	$(MAKE) -C tools/synthrdp-relay
 
-relay_install:
+tools_install:
 	$(MAKE) -C tools/synthrdp-relay install \
 		DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
+	$(MAKE) -C tools/xrdp install DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
 
 install: modules relay
-	$(MAKE) modules_install relay_install
+	$(MAKE) modules_install tools_install
 
 # Not the kernel's own: its headers may have gone since.
 modules_clean:
@@ -71,4 +72,4 @@ mutants:
 	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
 
 .PHONY: all help kernel-headers modules modules_install modules_clean \
-	relay relay_install install clean demo check mutants
+	relay tools_install install clean demo check mutants
