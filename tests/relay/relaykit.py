@@ -2,7 +2,8 @@
 """The relay under test, with stand-ins for what it stands between.
 
 `Nodes` is a directory of stand-ins for /dev/synthrdp*, see node.c: the test has the host's
-end of each. `listen()` makes an RDP server's socket. `Relay` runs the program.
+end of each. `listen()` makes an RDP server's socket. `Relay` runs the program, and `Bench` has
+all of them for a test.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -235,3 +237,79 @@ class Relay:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What is built for the tests."""
+
+    relay: Path             # with the sanitizers
+    plain: Path             # as shipped, but for _FORTIFY_SOURCE: it calls around the stand-ins
+    node: Path
+
+
+@dataclass
+class Bench:
+    """A place with nodes, a server's socket, and relays between them."""
+
+    programs: Programs
+    directory: Path
+    nodes: Nodes
+    relays: list[Relay] = field(default_factory=list)
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def server_path(self) -> Path:
+        """Where the server listens unless a test wants it elsewhere."""
+        return self.directory / "server"
+
+    def listen(self) -> socket.socket:
+        """Start the server."""
+        self.sockets.append(listen(self.server_path))
+        return self.sockets[-1]
+
+    def run(self, *arguments: str, plain: bool = False,
+            wrapper: tuple[str | Path, ...] = ()) -> Relay:
+        """Run the relay with these arguments."""
+        program = self.programs.plain if plain else self.programs.relay
+        relay = Relay([*wrapper, program], arguments, nodes=self.nodes, preload=self.programs.node,
+                      log=self.directory / f"log{len(self.relays)}")
+        self.relays.append(relay)
+        return relay
+
+    def serve(self, *arguments: str, server: str = "", plain: bool = False,
+              wrapper: tuple[str | Path, ...] = ()) -> tuple[Relay, socket.socket]:
+        """Run it on /dev/synthrdp0; return it with the host's end of that."""
+        self.nodes.add()
+        relay = self.run("--device=/dev/synthrdp0", f"--server={server or self.unix}", *arguments,
+                         plain=plain, wrapper=wrapper)
+        return relay, self.nodes.host()
+
+    @property
+    def unix(self) -> str:
+        """The server's address."""
+        return f"unix:{self.server_path}"
+
+    def session(self, request: bytes, answer: bytes, *arguments: str,
+                plain: bool = False) -> tuple[Relay, socket.socket, socket.socket]:
+        """A relay, the host's end and the server's end, after request and answer."""
+        listener = self.listen()
+        relay, host = self.serve(*arguments, plain=plain)
+        host.sendall(request)
+        server = accept(listener)
+        got = server.recv(1 << 16)
+        assert len(got) == len(request)
+        server.sendall(answer)
+        assert host.recv(1 << 16) == answer
+        return relay, host, server
+
+    def close(self) -> None:
+        """End everything; a sanitizer's word is a failure of any test."""
+        for relay in self.relays:
+            relay.kill()
+        self.nodes.close()
+        for end in self.sockets:
+            end.close()
+        for relay in self.relays:
+            log = relay.log()
+            assert "Sanitizer" not in log and "runtime error" not in log, log

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Bench, Programs
-from relaykit import (ACCEPT, DEVICE, OK, REQUEST, SOURCE, TOP, USAGE, accept, recv_all,
-                      recv_exact)
+from relaykit import (ACCEPT, DEVICE, OK, REQUEST, SOURCE, TOP, USAGE, Bench, Programs, accept,
+                      recv_all, recv_exact)
 
 NODE = "--device=/dev/synthrdp0"
 UNIX = "--server=unix:/run/server"
@@ -133,7 +132,7 @@ def test_version(programs: Programs) -> None:
 def test_manual_is_tidy() -> None:
     """mandoc and groff have nothing to say."""
     for command in (["mandoc", "-T", "lint", "-W", "warning", str(MANUAL)],
-                    ["groff", "-mandoc", "-ww", "-z", str(MANUAL)]):
+                    ["groff", "-mandoc", "-Tutf8", "-ww", "-z", str(MANUAL)]):
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
@@ -158,8 +157,8 @@ def test_journal(bench: Bench) -> None:
     mine, theirs = socket.socketpair()
     status = os.fstat(theirs.fileno())
     environment = dict(os.environ, JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}")
-    with subprocess.Popen([str(bench.programs.relay), "--device=/nowhere", UNIX], stderr=theirs.fileno(),
-                          env=environment) as process:
+    command = [str(bench.programs.relay), "--device=/nowhere", UNIX]
+    with subprocess.Popen(command, stderr=theirs.fileno(), env=environment) as process:
         theirs.close()
         text = recv_all(mine).decode()
         assert process.wait() == DEVICE
@@ -167,8 +166,7 @@ def test_journal(bench: Bench) -> None:
     assert text.startswith("<3>/nowhere: No such file or directory: ")
     # Somebody else's stream is not the journal.
     environment["JOURNAL_STREAM"] = "1:1"
-    other = subprocess.run([str(bench.programs.relay), "--device=/nowhere", UNIX], env=environment,
-                           capture_output=True, text=True, check=False)
+    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert other.stderr.startswith("synthrdp-relay[")
 
 
@@ -216,8 +214,8 @@ def test_valgrind(bench: Bench) -> None:
     watcher.process.terminate()
     logs.append(watcher.wait(OK, timeout=30))
     for log in logs:
-        assert not re.search(r"^==\d+== (?! *(<inherited from parent>|FILE DESCRIPTORS|Open file)|$)",
-                             log, re.M), log
+        usual = "<inherited from parent>|FILE DESCRIPTORS|Open file"
+        assert not re.search(rf"^==\d+== (?! *({usual})|$)", log, re.M), log
 
 
 # What is installed

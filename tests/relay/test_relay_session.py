@@ -17,11 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Bench
 from relaykit import (ACCEPT, ANSWER, BROKEN, DEVICE, NO_REQUEST, NO_SERVER, NOT_RDP, OK, REQUEST,
-                      REWRITTEN, Relay, accept, negotiation, recv_all, recv_exact, send_until_stuck,
-                      wait_until, x224)
-from test_relay_x224 import REFUSED, WHOLE
+                      REWRITTEN, Bench, Relay, accept, negotiation, recv_all, recv_exact,
+                      send_until_stuck, wait_until, x224)
+from x224_cases import REFUSED, WHOLE
 
 MEGABYTE = 1 << 20
 # Sockets hold some 200 kB each way, a flow of the relay 64 kB.
@@ -37,7 +36,7 @@ def random_bytes(size: int, seed: int = 1) -> bytes:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_request_reaches_the_server(bench: Bench, name: str) -> None:
-    """The server gets the request rewritten, whatever follows unchanged, and the client its answer."""
+    """The server gets it rewritten and what follows unchanged, the client gets the answer."""
     data, _, rewritten = WHOLE[name]
     listener = bench.listen()
     _, host = bench.serve()
@@ -143,14 +142,15 @@ def test_client_leaves_before_the_server_is_there(bench: Bench) -> None:
     relay.wait(NO_SERVER, "the client left before the server could be reached", timeout=2)
 
 
-@pytest.mark.parametrize("family,address", [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_tcp(bench: Bench, family: socket.AddressFamily, address: str) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_tcp(bench: Bench, address: str) -> None:
     """TCP by number, also where the server starts late and where it goes with a reset."""
+    family, text = socket.AF_INET, address
+    if ":" in address:
+        family, text = socket.AF_INET6, f"[{address}]"
     with socket.socket(family) as listener:
         listener.bind((address, 0))
-        port = listener.getsockname()[1]
-        text = f"[{address}]" if ":" in address else address
-        relay, host = bench.serve(server=f"tcp:{text}:{port}")
+        relay, host = bench.serve(server=f"tcp:{text}:{listener.getsockname()[1]}")
         host.sendall(REQUEST)
         relay.wait_for("Connection refused")
         listener.listen()
@@ -380,7 +380,7 @@ def test_half_closed_by_the_server(bench: Bench) -> None:
     data = random_bytes(50000)
     host.sendall(data)
     server.sendall(data)
-    wait_until(lambda: len(server.recv(1 << 17, socket.MSG_PEEK)) == len(data), "the client's bytes")
+    wait_until(lambda: len(server.recv(1 << 17, socket.MSG_PEEK)) == len(data), "all that was sent")
     server.shutdown(socket.SHUT_WR)
     assert recv_all(host) == data
     assert recv_all(server) == data
@@ -586,7 +586,7 @@ def hang(relay: Relay, source: socket.socket, sink: socket.socket) -> None:
     start = time.monotonic()
     source.close()
     relay.wait(BROKEN, r"\d+ bytes not delivered: one side hung")
-    assert 4.9 < time.monotonic() - start < 8
+    assert 4.9 < time.monotonic() - start < 15
     sink.close()
 
 
@@ -614,7 +614,7 @@ def server_does_not_close(bench: Bench) -> None:
     sent = send_until_stuck(server, bytes(4 * MEGABYTE))
     assert sent == 4 * MEGABYTE
     relay.wait(OK, "the client left")
-    assert 4 < time.monotonic() - start < 8
+    assert 4 < time.monotonic() - start < 15
 
 
 @slow
@@ -629,7 +629,7 @@ def server_stops_reading(bench: Bench) -> None:
             server.sendall(b"y")
             host.recv(1 << 16)
             time.sleep(0.01)
-            assert time.monotonic() - start < 8
+            assert time.monotonic() - start < 15
     relay.wait(BROKEN, "one side hung")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Bench
-from relaykit import ACCEPT, OK, REQUEST, REWRITTEN, Relay, accept, recv_all, recv_exact, wait_until
+from relaykit import (ACCEPT, OK, REQUEST, REWRITTEN, Bench, Relay, accept, recv_all, recv_exact,
+                      wait_until)
 
 
 def children(relay: Relay) -> list[int]:
