@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
+from hvhost.channel import ChannelError
 from hvhost.guest import Guest, GuestError
 from hvhost.synthrdp import ACCEPT, CONTROL, Instance, Session, SynthRdpHost, data_instance
 from user import Ports, User
@@ -48,6 +49,7 @@ class Lab:
         self.host = host
         self._ports = ports
         self._stack = ExitStack()
+        self._sessions: list[Session] = []
         self._observer = User(guest, ports)     # opens no node
 
     def write(self, path: str, text: str) -> None:
@@ -101,6 +103,7 @@ class Lab:
     def session(self, which: Instance = 1, node: int | None = None, **how: Any) -> Session:
         """A session whose node has appeared."""
         session = self._stack.enter_context(self.host.open_session(which, **how))
+        self._sessions.append(session)
         if node is None and isinstance(which, int):
             node = which - 1
         if node is not None and how.get("offer", True):
@@ -141,8 +144,12 @@ class Lab:
         self.wait_state("ready", 20)
         self.host.forget_requests()
         self.host.complaints.clear()
+        self._sessions.clear()
         with self._stack:
             yield self
+            for session in self._sessions:      # no user need wait in close(2)
+                with suppress(ChannelError):
+                    session.channel.auto_grant(True)
         self.wait_no_nodes()
         amiss = self.host.complaints + self.guest.end_test()
         assert not amiss, "\n".join(amiss)
