@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
-HEAD = 48               # bytes of each packet that are kept
+HEAD = 32               # bytes of each packet that are kept
 ENTRIES = 20_000        # older ones are dropped, and counted
 
 
@@ -69,7 +69,7 @@ class Log:
         with self._lock:
             return list(self._entries)
 
-    def text(self, last: int = 200) -> str:
+    def text(self, last: int = 100) -> str:
         """The last entries, one per line."""
         with self._lock:
             kept = list(self._entries)[-last:]

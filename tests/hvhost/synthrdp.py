@@ -173,11 +173,14 @@ class Session:
               timeout: float = TIMEOUT) -> None:
         """Send a stream, cut into packets of these sizes, used in turn."""
         for piece in pipe.cut(data, sizes):
-            self.channel.send(pipe.pack(piece), opening=self._opening, timeout=timeout)
+            self.send(Raw(pipe.pack(piece)), timeout)
 
-    def send(self, raw: Raw) -> None:
-        """Send one packet of any kind."""
-        self.channel.send(raw.payload, raw.type, raw.flags, opening=self._opening)
+    def send(self, raw: Raw, timeout: float = TIMEOUT) -> None:
+        """Send one packet of any kind; `Closed` when the guest has closed the channel."""
+        if self.channel.opening != self._opening:
+            raise Closed(f"{self.channel.name}: the guest has closed the channel")
+        self.channel.send(raw.payload, raw.type, raw.flags, opening=self._opening,
+                          timeout=timeout)
 
     def read_packet(self, timeout: float = TIMEOUT) -> bytes:
         """The data of the guest's next packet, which must be flawless; `Closed` at the end."""

@@ -240,7 +240,38 @@ def do_uevents(until: dict[str, str], timeout: float) -> list[dict[str, str]]:
     return LISTENERS[0].take(until, timeout)
 
 
+def do_serve_sessions(path: str, times: int) -> int:
+    """What a relay does for each session, over and over; here it echoes lines backwards."""
+    served = 0
+    while served < times:
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except OSError:                 # the next session is not there yet
+            time.sleep(0.001)
+            continue
+        line = b""
+        while data := os.read(fd, 4096):
+            line += data
+            if line.endswith(b"\n"):
+                os.write(fd, line[::-1])
+                line = b""
+                served += 1
+        os.close(fd)
+    return served
+
+
 # -- looking round
+
+def do_free_memory(looks: int) -> int:
+    """The most memory that was free of several looks, in KiB."""
+    found = []
+    for _ in range(looks):
+        do_write_text("/proc/sys/vm/drop_caches", "3")
+        time.sleep(0.02)
+        with open("/proc/meminfo", encoding="ascii") as file:
+            found.append(next(int(line.split()[1]) for line in file if line.startswith("MemFree")))
+    return max(found)
+
 
 def do_wait_text(path: str, wanted: str | None, timeout: float) -> str | None:
     """Wait until a file has this text, or cannot be read (None): what it has at last."""
@@ -279,6 +310,11 @@ def do_texts(folder: str) -> dict[str, str]:
 def do_names(folder: str, prefix: str) -> list[str]:
     """Names in a directory that begin so."""
     return sorted(name for name in os.listdir(folder) if name.startswith(prefix))
+
+
+def do_delete_module(name: str) -> None:
+    """delete_module(2)"""
+    checked(LIBC.syscall(176, name.encode(), os.O_NONBLOCK))
 
 
 def do_write_text(path: str, text: str) -> None:

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Ends: the host's, the user's, the administrator's, at any moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from errno import EAGAIN, ENODEV
+
+from guestside import Pattern
+from hvhost.channel import Closed
+from hvhost.synthrdp import Session
+from lab import Lab, wait_until
+from test_write import fill
+from user import HUP, IN, raises_errno
+
+
+class HostWriter(threading.Thread):
+    """The host writes a pattern until all of it is sent or the session has ended."""
+
+    def __init__(self, session: Session, seed: int, until: int, size: int = 9000) -> None:
+        super().__init__(daemon=True)
+        self._session, self._seed, self._until, self._size = session, seed, until, size
+        self.sent = 0
+        self.start()
+
+    def run(self) -> None:
+        """Write."""
+        pattern = Pattern(self._seed)
+        try:
+            while self.sent < self._until:
+                size = min(self._size, self._until - self.sent)
+                self._session.write(pattern.piece(self.sent, size), timeout=20)
+                self.sent += size
+        except Closed:
+            pass
+
+
+class HostReader(threading.Thread):
+    """The host reads and checks a pattern until the guest has closed the channel."""
+
+    def __init__(self, session: Session, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._session, self._seed = session, seed
+        self.error: Exception | None = None
+        self.got = 0
+        self.start()
+
+    def run(self) -> None:
+        """Read and check."""
+        pattern = Pattern(self._seed)
+        try:
+            while data := self._session.read_packet(20):
+                pattern.check(self.got, data)
+                self.got += len(data)
+        except Closed:
+            pass
+        except Exception as error:      # pylint: disable=broad-except  # the test raises it
+            self.error = error
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so much has come."""
+        wait_until(f"{count} bytes from the guest", lambda: self.got >= count, 20)
+
+    def end(self) -> int:
+        """Wait for the end, return how much came."""
+        self.join(20)
+        if self.error:
+            raise self.error
+        assert not self.is_alive()
+        return self.got
+
+
+BULK = 1 << 30      # more than any test lets through
+
+
+def test_bulk_both_ways_at_once(lab: Lab) -> None:
+    """Neither direction waits for the other, and every byte is at its place."""
+    session, user = lab.opened()
+    total = 4 << 20
+    reading = user.begin("read_pattern", 1, 0, total, 33_333)
+    writing = user.begin("write_pattern", 2, 0, total, 44_444)
+    reader = HostReader(session, 2)
+    writer = HostWriter(session, 1, total)
+    assert reading.result(30) == total
+    assert writing.result(30) == total
+    user.close()
+    assert reader.end() == total
+    writer.join(10)
+
+
+def test_the_host_ends_in_the_middle_of_bulk(lab: Lab) -> None:
+    """Every byte that arrives is the right one, up to the end on either side."""
+    session, user = lab.opened()
+    reading = user.begin("read_pattern", 1, 0, BULK, 33_333)
+    writing = user.begin("write_pattern", 2, 0, BULK, 44_444)
+    reader = HostReader(session, 2)
+    writer = HostWriter(session, 1, BULK)
+    wait_until("bulk flows", lambda: reader.got > 1 << 20 and writer.sent > 1 << 20)
+    session.end()
+    got = reader.end()
+    writer.join(10)
+    assert 1 << 20 < reading.result() <= writer.sent + 9000
+    assert writing.result() >= got
+
+
+def test_the_user_ends_in_the_middle_of_bulk(lab: Lab) -> None:
+    """Killed: what it had written before reaches the host if the host reads."""
+    session, user = lab.opened()
+    user.begin("read_pattern", 1, 0, BULK, 33_333)
+    user.begin("write_pattern", 2, 0, BULK, 44_444)
+    reader = HostReader(session, 2)
+    writer = HostWriter(session, 1, BULK)
+    wait_until("bulk flows", lambda: reader.got > 1 << 20 and writer.sent > 1 << 20)
+    before = lab.counters()["tx_bytes"]
+    user.kill()
+    got = reader.end()
+    writer.join(10)
+    assert got >= before
+    assert got == lab.counters()["tx_bytes"]
+
+
+def test_what_was_written_before_close_arrives(lab: Lab) -> None:
+    """close(2) waits for the host to read it."""
+    session, user = lab.opened(auto_grant=False)
+    filled = fill(user, 1)
+    call = user.begin("close")
+    call.wait_blocked()
+    session.channel.auto_grant(True)
+    assert session.read_to_end() == Pattern(1).piece(0, filled)
+    call.result(1)
+
+
+def test_close_gives_up_on_a_host_that_does_not_read(lab: Lab) -> None:
+    """After 3 seconds."""
+    session, user = lab.opened(auto_grant=False)
+    user.write(b"never read")
+    begin = time.monotonic()
+    user.close()
+    assert 2.5 < time.monotonic() - begin < 5
+    session.wait_closed()
+
+
+def test_close_with_nothing_written_does_not_wait(lab: Lab) -> None:
+    """Nothing to flush, nothing to wait for, though the host reads nothing."""
+    session, user = lab.opened(auto_grant=False)
+    session.write(b"unread")
+    begin = time.monotonic()
+    user.close()
+    assert time.monotonic() - begin < 1
+    session.wait_closed()
+
+
+def test_the_host_ends_while_everybody_sleeps(lab: Lab) -> None:
+    """A reader, a writer and a poll at once: each wakes up with its own answer."""
+    session, user = lab.opened(auto_grant=False)
+    fill(user, 1)
+    reader = user.begin("read", 10)
+    writer = user.begin("write", b"x")
+    poller = user.begin("poll", IN, 10_000)
+    for call in (reader, writer, poller):
+        call.wait_blocked()
+    session.end()
+    assert reader.result() == b""
+    assert poller.result() == IN | HUP
+    with raises_errno(ENODEV):
+        writer.result()
+
+
+def test_the_host_ends_while_close_waits(lab: Lab) -> None:
+    """There is nobody left to wait for."""
+    session, user = lab.opened(auto_grant=False)
+    user.write(b"never read")
+    call = user.begin("close")
+    call.wait_blocked()
+    session.end()
+    call.result(1)
+
+
+def test_the_host_ends_while_nobody_looks(lab: Lab) -> None:
+    """A file may be held for long after."""
+    session, user = lab.opened()
+    session.end()
+    session.offer()
+    lab.wait_node()
+    assert user.read(1) == b""
+    user.close()
+
+
+def test_unbound_under_its_users(lab: Lab) -> None:
+    """By hand, in sysfs: as if the host had ended it; and it may be bound again."""
+    session, user = lab.opened()
+    session.write(b"before")
+    session.channel.wait_placed()
+    poller = user.begin("poll", HUP, 10_000)
+    poller.wait_blocked()
+    lab.unbind(1)
+    session.wait_closed()
+    assert poller.result() & HUP
+    assert user.read(10) == b"before"
+    assert user.read(10) == b""
+    lab.wait_node(0, False)
+    lab.bind(1)
+    lab.wait_node()
+    again = lab.user().open()
+    session.wait_opened()
+    session.write(b"x")
+    assert again.read(1) == b"x"
+
+
+def test_a_node_in_use_holds_the_module(lab: Lab) -> None:
+    """rmmod says so, and harms nobody."""
+    session, user = lab.opened()
+    with raises_errno(EAGAIN):
+        lab.unload()
+    session.write(b"unharmed")
+    assert user.read(10) == b"unharmed"
+
+
+def test_an_ended_session_holds_the_module_until_it_is_closed(lab: Lab) -> None:
+    """The code that its file runs must stay."""
+    session, user = lab.opened()
+    session.end()
+    with raises_errno(EAGAIN):
+        lab.unload()
+    assert user.read(1) == b""
+
+
+def test_the_module_comes_before_or_after_the_offers(lab: Lab) -> None:
+    """Unloaded with a session on offer, which is there again with the module."""
+    session = lab.session()
+    lab.guest.rmmod()
+    assert lab.nodes() == []
+    other = lab.session(2, announce="never", offer=False)
+    other.offer()
+    lab.guest.insmod()
+    lab.wait_state("ready")
+    for which, offered in ((1, session), (2, other)):
+        lab.wait_node(which - 1)
+        user = lab.user().open(which - 1)
+        offered.wait_opened()
+        offered.write(b"%d" % which)
+        assert user.read(10) == b"%d" % which
+
+
+def test_loaded_and_switched_off(lab: Lab) -> None:
+    """The parameter enabled=0: nothing is said until somebody switches on."""
+    lab.guest.rmmod()
+    lab.host.forget_requests()
+    try:
+        lab.guest.insmod("enabled=0")
+        lab.wait_state("disabled")
+        lab.host.no_request_for(0.5)
+        lab.switch(True)
+        lab.wait_state("ready")
+    finally:
+        lab.guest.rmmod()
+        lab.guest.insmod()
+
+
+def test_loaded_and_unloaded_many_times(lab: Lab) -> None:
+    """With the control channel in any state, and a session on offer."""
+    lab.session()
+    for _ in range(8):
+        lab.guest.rmmod()
+        lab.guest.insmod()
+    lab.wait_state("ready")
+
+
+def test_five_sessions_at_once(lab: Lab) -> None:
+    """Each with its own stream, both ways, ended in another order than begun."""
+    pairs = [lab.opened(which) for which in (1, 2, 3, 4, 5)]
+    total = 1 << 19
+    calls = [(user.begin("read_pattern", n, 0, total, 10_000),
+              user.begin("write_pattern", 10 + n, 0, total, 20_000))
+             for n, (_, user) in enumerate(pairs)]
+    readers = [HostReader(session, 10 + n) for n, (session, _) in enumerate(pairs)]
+    writers = [HostWriter(session, n, total) for n, (session, _) in enumerate(pairs)]
+    for reading, writing in calls:
+        assert (reading.result(40), writing.result(40)) == (total, total)
+    for n in (2, 0, 4, 1, 3):
+        session, user = pairs[n]
+        if n % 2:
+            user.close()
+            assert readers[n].end() == total
+        else:
+            readers[n].wait_for(total)
+            session.end()
+            user.close()
+        writers[n].join(10)
