@@ -36,8 +36,7 @@ def account(machine: Machine, vmms: Vmms) -> list[tuple[str, str]]:
     device = shell(f"basename $(readlink -f /sys/class/synthrdp/{NODE}/device)")
     relay = shell(f"systemctl show -P MainPID synthrdp-relay@{NODE}")
     server = shell("systemctl show -P MainPID synthrdp-xrdp")
-    holder = shell(f"for p in /proc/[0-9]*; do ls -l $p/fd 2>/dev/null |"
-                   f" grep -q /dev/{NODE}$ && basename $p; done; true")
+    holder = shell(f"find /proc/[0-9]*/fd -lname /dev/{NODE} 2>/dev/null | cut -d/ -f3")
     if holder != relay:
         raise GuestError(f"/dev/{NODE} is open in process {holder}, the relay is {relay}")
     to_guest, from_guest = _same_on_both_sides(machine, seen)

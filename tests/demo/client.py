@@ -51,13 +51,6 @@ class Picture:
             found += pixels.count(pixel) + pixels.count(pixel | 0xFF000000)
         return found / ((right - left) * len(rows))
 
-    def colours(self) -> int:
-        """How many different colours there are."""
-        seen: set[bytes] = set()
-        for row in set(self._rows):
-            seen.update(row[at:at + 3] for at in range(0, len(row), 4))
-        return len(seen)
-
     def png(self) -> bytes:
         """The picture as a PNG file."""
         def chunk(kind: bytes, data: bytes) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from hvhost.vm import VM, ChannelSpec
 from image import Desktop
 
 SESSIONS = range(1, 6)
+ANSWER_SECONDS = 60.0
 OPEN_SECONDS = 60.0             # for udev, systemd and the relay to open the device
 FOREVER = 7 * 24 * 3600.0
 STALLED = 60.0                  # a guest that reads nothing for so long is given up
@@ -83,37 +83,44 @@ class Shell:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
         self._numbers = itertools.count(1)
-        self._text = ""
+        self._text = bytearray()
 
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
 
-    def __call__(self, command: str, timeout: float = 20.0) -> str:
+    def __call__(self, command: str, timeout: float = ANSWER_SECONDS) -> str:
         """What the command prints; an error unless it succeeds."""
         status, text = self.run(command, timeout)
         if status:
             raise GuestError(f"in the guest: {command}: status {status}: {text.strip()}")
         return text.strip()
 
-    def run(self, command: str, timeout: float = 20.0) -> tuple[int, str]:
+    def run(self, command: str, timeout: float = ANSWER_SECONDS) -> tuple[int, str]:
         """Exit status of a one-line command, and what it prints."""
-        end = time.monotonic() + timeout
         number = next(self._numbers)
         self._socket.sendall(f"( {command} ); echo \"@@{number} $?@@\"\n".encode())
-        answer = re.compile(rf"(.*)@@{number} (\d+)@@\n", re.DOTALL)
-        while not (found := answer.search(self._text)):
+        return self._answer(number, timeout, f"the guest's answer to: {command}")
+
+    def wait(self, timeout: float) -> None:
+        """Wait until there is a shell: what is said before that is lost."""
+        self._answer(0, timeout, "the guest's first sign of life")
+
+    def _answer(self, number: int, timeout: float, what: str) -> tuple[int, str]:
+        end = time.monotonic() + timeout
+        mark = f"@@{number} ".encode()
+        while (at := self._text.find(mark)) < 0 or not self._text.endswith(b"@@\n"):
             self._socket.settimeout(max(end - time.monotonic(), 0.01))
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError as error:
-                raise GuestError(f"the guest did not answer within {timeout:.0f} s"
-                                 f" to: {command}") from error
+                raise GuestError(f"{what}: not within {timeout:.0f} s") from error
             if not data:
-                raise GuestError("QEMU has ended")
-            self._text += data.decode(errors="replace")
-        self._text = self._text[found.end():]
-        return int(found[2]), found[1].rpartition("@@\n")[2] if "@@" in found[1] else found[1]
+                raise GuestError(f"{what}: QEMU has ended")
+            self._text += data
+        text, status = self._text[:at], self._text[at + len(mark):-3]
+        self._text.clear()
+        return int(status), text.decode(errors="replace")
 
 
 class Machine:
@@ -156,17 +163,6 @@ class Machine:
         self.shell.close()
         self.host.close()
         self.vm.kill()
-
-    def wait_booted(self, seconds: float) -> None:
-        """Wait until the shell answers: what is said before that is lost."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                self.shell("true", 2)
-                return
-            except GuestError as error:
-                if not self.vm.alive or time.monotonic() > end:
-                    raise GuestError(f"the guest did not boot within {seconds:.0f} s") from error
 
     def open_session(self) -> GuestStream:
         """A new session with the guest, once the guest has opened it."""
