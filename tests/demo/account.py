@@ -27,6 +27,12 @@ def _same_on_both_sides(machine: Machine, seen: Connection) -> tuple[int, int]:
                              f" the guest, the guest ({rx}, {tx})")
 
 
+def _said(machine: Machine, process: str) -> str:
+    """What a process wrote into the journal."""
+    lines = machine.shell(f"journalctl -b --no-pager -o cat _PID={process}").splitlines()
+    return "; ".join(line.removeprefix(f"/dev/{NODE}: ") for line in lines)
+
+
 def account(machine: Machine, vmms: Vmms) -> list[tuple[str, str]]:
     """One line for each part of the way; an error if one has not done its work."""
     shell, seen, stream = machine.shell, vmms.connections[-1], machine.streams[-1]
@@ -48,9 +54,9 @@ def account(machine: Machine, vmms: Vmms) -> list[tuple[str, str]]:
         ("version", f"{shell(f'cat {CONTROL}/synthrdp/version')}, asked for at"
                     f" {request.at:.1f} s; state {shell(f'cat {CONTROL}/synthrdp/state')}"),
         ("node", shell(f"stat -c '%n, %A %U:%G' /dev/{NODE}")),
-        ("relay", shell(f"ps -o pid=,user=,args= -p {relay}")),
-        ("server", shell(f"ps -o pid=,user=,args= -p {server}") + f"; {seen.answer}"),
-        ("session", shell("ps -o user=,args= -C Xorg | head -n 1")),
+        ("relay", f"{shell(f'ps -ww -o user=,args= -p {relay}')}: {_said(machine, relay)}"),
+        ("server", f"{shell(f'ps -ww -o user=,args= -p {server}')}: {seen.answer}"),
+        ("session", shell("ps -ww -o user=,args= -C Xorg")),
         ("bytes", f"{to_guest} to the guest, {from_guest} from it, the same on both sides"),
     ]
 
@@ -63,7 +69,11 @@ def farewell(machine: Machine, vmms: Vmms) -> list[tuple[str, str]]:
         if time.monotonic() > end:
             raise GuestError(f"the client has left, but /dev/{NODE} or its relay has not")
         time.sleep(0.3)
-    complaints = machine.shell("dmesg --level=emerg,alert,crit,err,warn | grep synthrdp; true")
+    complaints = machine.shell("dmesg --level=emerg,alert,crit,err,warn |"
+                               " grep -E 'synthrdp|BUG:|WARNING:|Oops' |"
+                               " grep -v 'taints kernel'; true")
     if complaints:
-        raise GuestError(f"the driver complains: {complaints}")
-    return [("end", f"{vmms.connections[-1].ended}; the node and its relay are gone")]
+        raise GuestError(f"the kernel complains: {complaints}")
+    last = machine.shell("journalctl -b --no-pager -o cat -t synthrdp-relay -n 1")
+    return [("end", f"{vmms.connections[-1].ended}; the node and its relay are gone; the relay's"
+                    f" last word: {last}")]

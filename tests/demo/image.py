@@ -97,8 +97,6 @@ def _install(guest: Desktop, new: Path) -> None:
         cache.remove(tree)
         kernels.copy_sources(tree, SOURCES)
         kernels.make(KERNEL, tree, "install", "DESTDIR=/mnt/src/installed")
-        kernels.make(KERNEL, tree, "-C", "tools/xrdp", "install",
-                     "DESTDIR=/mnt/src/installed", "PREFIX=/usr")
         installed = tree / "installed"
         _index_modules(guest, installed)
         with tarfile.open(new, "w") as archive:
