@@ -38,6 +38,12 @@ for file in sorted(set(files)):
     if file.endswith(".py"):
         py_compile.compile(file, "/mnt/pyc" + file + "c", doraise=True,
                            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+py_compile.compile("/mnt/guest/agent.py", "/mnt/pyc/agent.pyc", "/agent.py", doraise=True,
+                   invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+"""
+INIT = b"""#!/usr/bin/python3 -ISE
+import agent
+agent.main()
 """
 
 
@@ -70,7 +76,8 @@ def _build_userland(new: Path) -> None:
     compiled = new.with_name(new.name + ".pyc")
     compiled.mkdir()
     try:
-        done = root.run(["python3", "-ISEB", "-c", FIND], binds={compiled: "/mnt/pyc"})
+        done = root.run(["python3", "-ISEB", "-c", FIND],
+                        binds={compiled: "/mnt/pyc", AGENT.parent: "/mnt/guest"})
         if done.returncode:
             raise cache.PrepareError(f"the guest's Python lacks something: {done.stdout.strip()}")
         archive = Cpio()
@@ -86,12 +93,13 @@ def _build_userland(new: Path) -> None:
             for alias in path.parent.iterdir() if ".so" in path.name else ():
                 if alias.is_symlink() and alias.resolve() == path.resolve():
                     archive.link(str(alias.relative_to(root.path)), path.name)
+        archive.file("usr/lib/python3.11/agent.pyc", (compiled / "agent.pyc").read_bytes())
     finally:
         shutil.rmtree(compiled)
     archive.link("usr/bin/python3", "python3.11")
     archive.link("lib64/ld-linux-x86-64.so.2", "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     archive.link("lib", "usr/lib")
-    archive.file("init", AGENT.read_bytes(), 0o755)
+    archive.file("init", INIT, 0o755)
     new.write_bytes(archive.close())
 
 
