@@ -123,15 +123,16 @@ def lock(name: str, what: str) -> Iterator[None]:
 
 
 def prune(kind: Path) -> None:
-    """Remove entries that nobody asked for lately, save the newest few."""
+    """Remove entries that nobody asked for lately, save the newest few; and what builds left
+    that were killed."""
     def used(path: Path) -> float:
         try:
             return path.stat().st_mtime
         except OSError:
             return 0.0
-    entries = sorted((path for path in kind.iterdir() if not path.name.startswith(".")),
-                     key=used, reverse=True)
-    for path in entries[KEEP:]:
+    paths = sorted(kind.iterdir(), key=used, reverse=True)
+    entries = [path for path in paths if not path.name.startswith(".")]
+    for path in [*entries[KEEP:], *(path for path in paths if path.name.startswith(".new-"))]:
         if used(path) < time.time() - UNUSED:
             remove(path)
 
@@ -151,16 +152,18 @@ def run(argv: Sequence[str | Path], what: str, *, cwd: Path | None = None,
     The output of the last failure stays in the cache directory's last-failure.log.
     """
     try:
-        done = subprocess.run([str(arg) for arg in argv], cwd=cwd, env=env, timeout=timeout,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
-    except FileNotFoundError as error:
-        raise PrepareError(f"{what}: {argv[0]} is not installed") from error
+        # What this process starts ends with it, even when it is killed.
+        done = subprocess.run(["setpriv", "--pdeathsig", "TERM", *map(str, argv)],
+                              cwd=cwd, env=env, timeout=timeout, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", check=False)
     except subprocess.TimeoutExpired as error:
         raise PrepareError(f"{what}: {argv[0]} took more than {timeout:.0f} s") from error
     if done.returncode == 0:
         return done.stdout
-    if "No space left on device" in done.stdout:
+    if done.returncode == 127 and "failed to execute" in done.stdout:
+        raise PrepareError(f"{what}: {argv[0]} is not installed")
+    if "No space left on device" in done.stdout or shutil.disk_usage(directory()).free < 1 << 20:
         raise PrepareError(full(what))
     log = directory() / "last-failure.log"
     with contextlib.suppress(OSError):
