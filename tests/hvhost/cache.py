@@ -123,8 +123,8 @@ def lock(name: str, what: str) -> Iterator[None]:
 
 
 def prune(kind: Path) -> None:
-    """Remove entries that nobody asked for lately, save the newest few; and what builds left
-    that were killed."""
+    """Remove entries that nobody asked for lately, save the newest few; what builds left that
+    were killed; and locks that nobody took lately."""
     def used(path: Path) -> float:
         try:
             return path.stat().st_mtime
@@ -132,7 +132,9 @@ def prune(kind: Path) -> None:
             return 0.0
     paths = sorted(kind.iterdir(), key=used, reverse=True)
     entries = [path for path in paths if not path.name.startswith(".")]
-    for path in [*entries[KEEP:], *(path for path in paths if path.name.startswith(".new-"))]:
+    leavings = [path for path in paths if path.name.startswith(".new-")]
+    locks = (directory() / "locks").iterdir()
+    for path in [*entries[KEEP:], *leavings, *locks]:
         if used(path) < time.time() - UNUSED:
             remove(path)
 

@@ -98,6 +98,17 @@ def test_a_megabyte(guest: Guest) -> None:
     assert found == found[:16] * (1 << 16)
 
 
+def test_the_kernels_complaints_are_heard(guest: Guest) -> None:
+    """It says why it refuses a module of another kernel: at level error, and undeclared."""
+    other = "6.12" if guest.kernel.name == "6.1" else "6.1"
+    with pytest.raises(OSError):
+        guest.insmod(module=kernels.kernel(other).module("uio"))
+    complaint, = guest.end_test()
+    assert "uio: " in complaint
+    guest.expect_message("uio: ")
+    assert guest.end_test() == []
+
+
 @pytest.mark.parametrize("button", [True, False], ids=["button", "reboot"])
 def test_reset(guest: Guest, button: bool) -> None:
     """After a reset it is a fresh guest, on the same machine."""
