@@ -21,7 +21,7 @@ from hvhost.synthrdp import Raw, Session
 from lab import MAX_DATA, Lab
 
 SOURCE = Path(__file__).resolve().parents[2] / "tools" / "synthrdp-relay"
-GO = "/tmp/go"
+GO = "/run/go"
 REQUEST = bytes.fromhex("030000130ee00000000000010008000b000000")
 REWRITTEN = bytes.fromhex("030000130ee000000000000100080000000000")
 ACCEPT = bytes.fromhex("030000130ed000000000000200080000000000")
@@ -57,17 +57,17 @@ def set_go(go: bool) -> None:
 
 def start_relay(program: bytes, *arguments: str) -> tuple[Any, Any]:
     """A server's socket and a relay to it."""
-    if not os.path.exists("/tmp/relay"):
-        with open("/tmp/relay.new", "wb") as file:
+    if not os.path.exists("/run/relay"):
+        with open("/run/relay.new", "wb") as file:
             file.write(program)
-        os.chmod("/tmp/relay.new", 0o755)
-        os.rename("/tmp/relay.new", "/tmp/relay")
-    place = f"/tmp/server{os.getpid()}"
+        os.chmod("/run/relay.new", 0o755)
+        os.rename("/run/relay.new", "/run/relay")
+    place = f"/run/server{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
     listener.listen()
     listener.settimeout(20)
-    relay = subprocess.Popen(["/tmp/relay", f"--server=unix:{place}", *arguments],
+    relay = subprocess.Popen(["/run/relay", f"--server=unix:{place}", *arguments],
                              stderr=subprocess.PIPE)
     return listener, relay
 
