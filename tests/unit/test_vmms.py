@@ -161,7 +161,7 @@ def test_pieces(world: World) -> None:
 
 
 @pytest.mark.parametrize("data, why", [
-    (pre_connection(str(uuid.uuid4())), "another virtual machine"),
+    (pre_connection("ee8ea154-9d30-4d5e-8b1c-2f7f5b0c9a11"), "another virtual machine"),
     (pre_connection(str(VM), version=1), "version 1"),
     (bytes.fromhex("1603010200"), "no pre-connection PDU"),
     (struct.pack("<IIIIH", 20, 0, 2, 0, 9) + b"\0\0", "longer than its PDU"),
