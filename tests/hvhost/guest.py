@@ -288,12 +288,13 @@ class Guest:
 
     # ---- conveniences
 
-    def insmod(self, *parameters: str, module: Path | None = None) -> None:
+    def insmod(self, *parameters: str, module: Path | None = None,
+               timeout: float = TIMEOUT) -> None:
         """Load the project's module, or another file."""
         file = module or self.module
         if file is None:
             raise GuestError("this guest has no module to load")
-        self.run(_finit_module, file.read_bytes(), " ".join(parameters))
+        self.run(_finit_module, file.read_bytes(), " ".join(parameters), timeout=timeout)
 
     def rmmod(self, name: str = "hv_synthrdp") -> None:
         """Unload a module."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import functools
 import lzma
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvhost import cache, roots
+from hvhost import cache, linux, roots
 from hvhost.cache import PrepareError
 
 TOP = Path(__file__).resolve().parents[2]
 SUITES = {"6.1": "bookworm", "6.12": "trixie", "sid": "sid"}
-NAMES = tuple(SUITES)
+# Those to test on; besides Debian's own there are those that linux.py builds.
+NAMES = tuple(os.environ.get("SYNTHRDP_KERNELS", " ".join(SUITES)).split())
 BOOT_MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev",
                 "virtio_pci", "virtio_console")     # what the agent's channel needs, in order
 MODULES = (*BOOT_MODULES, "hv_vmbus", "uio", "uio_hv_generic")  # kept, where not built in
@@ -44,7 +46,10 @@ class Kernel:
 
 @functools.lru_cache(maxsize=None)
 def kernel(name: str) -> Kernel:
-    """The kernel `name` of NAMES."""
+    """The kernel `name`."""
+    if name in linux.BUILDS:
+        path = linux.kernel(name)
+        return Kernel(name, (path / "release").read_text(), path)
     suite = SUITES[name]
     if not cache.entry(f"kernels/{suite}", _kernel_key(suite)):
         roots.refresh(suite, roots.FRESH)
@@ -86,6 +91,8 @@ def _unpack_kernel(suite: str, new: Path) -> None:
 
 def build_root(name: str) -> roots.Root:
     """The Debian root that holds the kernel's headers and that suite's own compiler."""
+    if name in linux.BUILDS:
+        return linux.root(linux.BUILDS[name].suite)
     return roots.root(roots.Spec(
         "build", SUITES[name],
         ("linux-headers-cloud-amd64", "make", "gcc", "sparse", "libc6-dev"), seconds=60))
@@ -103,8 +110,12 @@ def headers(root: roots.Root) -> str:
 def make(name: str, tree: Path, *arguments: str) -> str:
     """Run the top-level make on a copy of the sources in `tree`; return what it printed."""
     root = build_root(name)
-    done = root.run(["make", JOBS, f"KDIR={headers(root)}", *arguments],
-                    cwd="/mnt/src", binds={tree: "/mnt/src"})
+    if name in linux.BUILDS:
+        kdir, binds = linux.BUILD, linux.headers(name)
+    else:
+        kdir, binds = headers(root), {}
+    done = root.run(["make", JOBS, f"KDIR={kdir}", *arguments],
+                    cwd="/mnt/src", binds={**binds, tree: "/mnt/src"})
     if done.returncode:
         raise BuildError(f"make {' '.join(arguments)} for {name} failed:\n{done.stdout}")
     return done.stdout
@@ -130,19 +141,26 @@ def copy_sources(to: Path, names: Sequence[str] = SOURCES) -> None:
 @functools.lru_cache(maxsize=None)
 def module(name: str) -> Path:
     """The project's hv_synthrdp.ko for the kernel `name`, from the cache or built."""
+    return modules(name) / "hv_synthrdp.ko"
+
+
+def modules(name: str, *arguments: str) -> Path:
+    """A directory with the modules that `make modules ARGUMENTS` gives."""
     key = cache.key(build_root(name).key, cache.tree_key(*(
-        TOP / source for source in SOURCES if (TOP / source).exists())))
-    return cache.get(f"modules/{name}", key, lambda new: _build(name, new),
-                     f"hv_synthrdp.ko for {name}", 20)
+        TOP / source for source in SOURCES if (TOP / source).exists())), arguments,
+        linux.kernel(name).name if name in linux.BUILDS else "")
+    return cache.get(f"modules/{name}", key, lambda new: _build(name, new, arguments),
+                     f"the modules for {name}", 20)
 
 
-def _build(name: str, new: Path) -> None:
+def _build(name: str, new: Path, arguments: Sequence[str]) -> None:
     tree = new.with_name(new.name + ".tree")
     try:
         cache.remove(tree)
         copy_sources(tree)
-        make(name, tree, "modules")
-        built, = tree.rglob("hv_synthrdp.ko")
-        built.rename(new)
+        make(name, tree, "modules", *arguments)
+        new.mkdir()
+        for built in tree.rglob("*.ko"):
+            built.rename(new / built.name)
     finally:
         cache.remove(tree)
