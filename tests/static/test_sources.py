@@ -82,7 +82,7 @@ def test_mypy(room: str) -> None:
     rooms = _python_rooms()
     path = [TOP / other for other in rooms if not (TOP / other / "__init__.py").exists()]
     run("mypy", "--strict", "--scripts-are-modules", "--no-error-summary",
-        f"--cache-dir={TOP}/build/mypy/{room}", *rooms[room], MYPYPATH=":".join(map(str, path)))
+        f"--cache-dir={TOP}/build/mypy", *rooms[room], MYPYPATH=":".join(map(str, path)))
 
 
 @pytest.mark.parametrize("name", written_in(".sh", "sh", "bash", "dash"))
