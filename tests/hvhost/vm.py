@@ -86,7 +86,8 @@ class VM:
 
     def __init__(self, kernel: Path, initrd: Path | None,
                  channels: Sequence[ChannelSpec] = (), *, smp: int = 1, memory: int = 512,
-                 cpu_options: str = "hv-avic=on", vmbus_version: str = "", append: str = "",
+                 cpu_options: str = "hv-avic=on", vmbus_version: str = "",
+                 command_line: str = COMMAND_LINE, append: str = "",
                  arguments: Sequence[str] = (),
                  on_port: Callable[[bytes], None] = lambda data: None,
                  on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
@@ -108,7 +109,7 @@ class VM:
                 "tcg,thread=multi", "-m", str(memory), "-smp", str(smp),
                 "-cpu", ",".join(filter(None, ("max", HYPERV, cpu_options))),
                 "-kernel", str(kernel), *(("-initrd", str(initrd)) if initrd else ()),
-                "-append", f"{COMMAND_LINE} {append}".strip()]
+                "-append", f"{command_line} {append}".strip()]
         for name, (_, theirs) in self._ends.items():
             argv += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
         argv += ["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control",
