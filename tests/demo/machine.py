@@ -19,6 +19,9 @@ from hvhost.vm import VM, ChannelSpec
 from image import Desktop
 
 SESSIONS = range(1, 6)
+# As a user's guest boots, but for the disk without an initrd and what comes before systemd.
+COMMAND_LINE = ("console=ttyS0 loglevel=5 panic=-1 oops=panic tsc=reliable random.trust_cpu=on"
+                " root=/dev/nvme0n1 rw init=/sbin/demo-init")
 ANSWER_SECONDS = 60.0
 OPEN_SECONDS = 60.0             # for udev, systemd and the relay to open the device
 FOREVER = 7 * 24 * 3600.0
@@ -147,7 +150,7 @@ class Machine:
                           f"socket,id={name},path={directory / name},server=on,wait=off",
                           "-serial", f"chardev:{name}"]
         self.vm = VM(desktop.vmlinuz, None, [control, *data], smp=2, memory=1024,
-                     append="root=/dev/nvme0n1 rw init=/sbin/demo-init", arguments=arguments)
+                     command_line=COMMAND_LINE, arguments=arguments)
         try:
             self.host = SynthRdpHost(self.vm.channel_socket, self.log)
             self.shell = Shell(directory / "shell")

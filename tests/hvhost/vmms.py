@@ -388,7 +388,8 @@ class Vmms:
         finally:
             with self._lock:
                 del self._sessions[seen.number]
-            session.end()
+            with contextlib.suppress(OSError):
+                session.end()
             client.close()
 
     def _pump(self, client: TlsStream, session: GuestSession, seen: Connection) -> None:
@@ -400,7 +401,8 @@ class Vmms:
                 seen.ended = seen.ended or "the client left"
             except OSError as error:
                 seen.ended = seen.ended or f"client: {error}"
-            session.end()
+            with contextlib.suppress(OSError):
+                session.end()
 
         thread = self._start(upstream)
         try:
