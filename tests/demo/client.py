@@ -168,4 +168,4 @@ def client_command(vm_id: uuid.UUID, port: int) -> list[str]:
     if name is None:
         raise ClientError("FreeRDP's X11 client is not installed")
     return [name, f"/vmconnect:{vm_id};EnhancedMode=1", "/v:127.0.0.1", f"/port:{port}",
-            "/cert:ignore", "/sec:tls"]
+            "/cert:ignore", "/sec:tls", "/timeout:60000"]
