@@ -243,6 +243,7 @@ class SynthRdpHost:
         self._changed = threading.Condition()
         self._script: list[Answer] = list(answers) or [ACCEPT]
         self._requests: list[Request] = []
+        self._sessions: dict[uuid.UUID, Session] = {}
         self._seen = 0
         self._stop = threading.Event()
         self.control = self._connect(CONTROL, auto_grant=True)
@@ -295,7 +296,11 @@ class SynthRdpHost:
         """Offer a data channel; CreateSession comes "before" the offer, "after" it or "never"."""
         if announce not in ("before", "after", "never"):
             raise ValueError(announce)
-        session = Session(self._connect(data_instance(which), auto_grant=auto_grant))
+        instance = data_instance(which)
+        if former := self._sessions.pop(instance, None):
+            former.channel.close()      # the device has one connection
+        session = Session(self._connect(instance, auto_grant=auto_grant))
+        self._sessions[instance] = session
         if announce == "before":
             self.say(say(create_session(which)))
         if offer:

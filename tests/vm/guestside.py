@@ -24,6 +24,7 @@ import random
 import select
 import signal
 import socket
+import stat
 import struct
 import threading
 import time
@@ -176,6 +177,29 @@ def do_open_close(path: str, times: int) -> int:
     return times
 
 
+def do_open_close_for(path: str, seconds: float) -> dict[str, int]:
+    """open(2), a byte, close(2), though the node may go at any moment: how often what came of it"""
+    outcomes: dict[str, int] = {}
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            fd = do_open(path, os.O_RDWR)
+            try:
+                do_write(fd, b"x")
+                outcome = "done"
+            finally:
+                do_close(fd)
+        except OSError as error:
+            outcome = errno.errorcode[error.errno]
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    return outcomes
+
+
+def do_mode(path: str) -> int:
+    """The permissions of a file"""
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
 class Epoll:
     """Edge-triggered epoll on one file, which outlives a request by its number."""
 
@@ -253,9 +277,13 @@ def do_serve_sessions(path: str, times: int) -> int:
         while data := os.read(fd, 4096):
             line += data
             if line.endswith(b"\n"):
-                os.write(fd, line[::-1])
-                line = b""
                 served += 1
+                try:
+                    os.write(fd, line[::-1])
+                except OSError as error:        # sent, but the host is gone already
+                    if error.errno != errno.ENODEV:
+                        raise
+                line = b""
         os.close(fd)
     return served
 
@@ -366,7 +394,7 @@ class Call:
             try:
                 path = f"/proc/self/task/{self.thread.native_id}/{name}"
                 with open(path, encoding="ascii") as file:
-                    texts.append(file.read())
+                    texts.append(file.read().strip())
             except (FileNotFoundError, ProcessLookupError):
                 return "gone - -"
         return f"{texts[0].rsplit(') ', 1)[1][0]} {texts[1].split()[0]} {texts[2] or '-'}"

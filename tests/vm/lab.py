@@ -49,7 +49,7 @@ class Lab:
         self.host = host
         self._ports = ports
         self._stack = ExitStack()
-        self._sessions: list[Session] = []
+        self.sessions: list[Session] = []
         self._observer = User(guest, ports)     # opens no node
 
     def write(self, path: str, text: str) -> None:
@@ -103,7 +103,7 @@ class Lab:
     def session(self, which: Instance = 1, node: int | None = None, **how: Any) -> Session:
         """A session whose node has appeared."""
         session = self._stack.enter_context(self.host.open_session(which, **how))
-        self._sessions.append(session)
+        self.sessions.append(session)
         if node is None and isinstance(which, int):
             node = which - 1
         if node is not None and how.get("offer", True):
@@ -148,15 +148,22 @@ class Lab:
         self.wait_state("ready", 20)
         self.host.forget_requests()
         self.host.complaints.clear()
-        self._sessions.clear()
+        self.sessions.clear()
         with self._stack:
             yield self
-            for session in self._sessions:      # no user need wait in close(2)
+            for session in self.sessions:      # no user need wait in close(2)
                 with suppress(ChannelError):
                     session.channel.auto_grant(True)
         self.wait_no_nodes()
         amiss = self.host.complaints + self.guest.end_test()
         assert not amiss, "\n".join(amiss)
+
+    def restart(self) -> None:
+        """Push the reset button, and load the driver again."""
+        self._observer.leave()
+        self.guest.reset()
+        self._observer = User(self.guest, self._ports)
+        self.guest.insmod()
 
     def last_words(self) -> list[str]:
         """What the kernel said during this test, for one that failed."""

@@ -10,9 +10,9 @@ from errno import EAGAIN, ENODEV
 from guestside import Pattern
 from hvhost.channel import Closed
 from hvhost.synthrdp import Session
-from lab import Lab, wait_until
+from lab import MAX_DATA, Lab, wait_until
 from test_write import fill
-from user import HUP, IN, raises_errno
+from user import HUP, IN, User, raises_errno
 
 
 class HostWriter(threading.Thread):
@@ -21,7 +21,7 @@ class HostWriter(threading.Thread):
     def __init__(self, session: Session, seed: int, until: int, size: int = 9000) -> None:
         super().__init__(daemon=True)
         self._session, self._seed, self._until, self._size = session, seed, until, size
-        self.sent = 0
+        self.sent = 0       # or on its way
         self.start()
 
     def run(self) -> None:
@@ -29,11 +29,17 @@ class HostWriter(threading.Thread):
         pattern = Pattern(self._seed)
         try:
             while self.sent < self._until:
-                size = min(self._size, self._until - self.sent)
-                self._session.write(pattern.piece(self.sent, size), timeout=20)
-                self.sent += size
+                piece = pattern.piece(self.sent, min(self._size, self._until - self.sent))
+                self.sent += len(piece)
+                self._session.write(piece, timeout=20)
         except Closed:
             pass
+
+    def end(self) -> int:
+        """Wait for the end, return how much was sent at most."""
+        self.join(20)
+        assert not self.is_alive()
+        return self.sent
 
 
 class HostReader(threading.Thread):
@@ -86,7 +92,7 @@ def test_bulk_both_ways_at_once(lab: Lab) -> None:
     assert writing.result(30) == total
     user.close()
     assert reader.end() == total
-    writer.join(10)
+    writer.end()
 
 
 def test_the_host_ends_in_the_middle_of_bulk(lab: Lab) -> None:
@@ -98,10 +104,8 @@ def test_the_host_ends_in_the_middle_of_bulk(lab: Lab) -> None:
     writer = HostWriter(session, 1, BULK)
     wait_until("bulk flows", lambda: reader.got > 1 << 20 and writer.sent > 1 << 20)
     session.end()
-    got = reader.end()
-    writer.join(10)
-    assert 1 << 20 < reading.result() <= writer.sent + 9000
-    assert writing.result() >= got
+    assert 1 << 19 < reading.result() <= writer.end()
+    assert writing.result() + MAX_DATA >= reader.end()
 
 
 def test_the_user_ends_in_the_middle_of_bulk(lab: Lab) -> None:
@@ -115,9 +119,49 @@ def test_the_user_ends_in_the_middle_of_bulk(lab: Lab) -> None:
     before = lab.counters()["tx_bytes"]
     user.kill()
     got = reader.end()
-    writer.join(10)
+    writer.end()
     assert got >= before
     assert got == lab.counters()["tx_bytes"]
+
+
+def end_after(lab: Lab, user: User, seconds: float) -> None:
+    """A session with bulk both ways that the host ends after a moment.
+
+    When the host has taken a packet and the channel before write(2) returned,
+    that may say ENODEV.
+    """
+    session = lab.session()
+    user.open()
+    session.wait_opened()
+    reading = user.begin("read_pattern", 1, 0, BULK, 33_333)
+    writing = user.begin("write_pattern", 2, 0, BULK, 44_444)
+    reader = HostReader(session, 2)
+    writer = HostWriter(session, 1, BULK)
+    time.sleep(seconds)
+    session.end()
+    assert reading.result() <= writer.end()
+    assert writing.result() + MAX_DATA >= reader.end()
+    user.close()
+
+
+def test_the_host_ends_at_any_moment(lab: Lab) -> None:
+    """From at once to in full flow."""
+    user = lab.user()
+    for moment in range(8):
+        end_after(lab, user, moment * 0.007)
+
+
+def test_the_host_comes_and_goes_under_open_and_close(lab: Lab) -> None:
+    """Whatever the user is at just then, there is no other answer than these."""
+    session = lab.session()
+    call = lab.user().call("open_close_for", "/dev/synthrdp0", 2)
+    for moment in range(20):
+        time.sleep(moment * 0.005)
+        session.end()
+        session.offer()
+    outcomes = call.result()
+    assert outcomes["done"] > 5
+    assert set(outcomes) <= {"done", "ENODEV", "ENOENT", "ENXIO"}, outcomes
 
 
 def test_what_was_written_before_close_arrives(lab: Lab) -> None:
@@ -287,4 +331,4 @@ def test_five_sessions_at_once(lab: Lab) -> None:
             readers[n].wait_for(total)
             session.end()
             user.close()
-        writers[n].join(10)
+        writers[n].end()

@@ -21,6 +21,12 @@ def test_a_node_is_there_while_its_channel_is_offered(lab: Lab) -> None:
     assert lab.nodes() == []
 
 
+def test_a_node_is_nobody_elses(lab: Lab) -> None:
+    """Whoever reads a node reads keystrokes: root only, unless udev says otherwise."""
+    lab.session()
+    assert lab.user().do("mode", "/dev/synthrdp0") & 0o077 == 0
+
+
 def test_a_channel_that_is_not_known_gets_a_number_from_five_up(lab: Lab) -> None:
     """The lowest one that is free."""
     first = lab.session(STRANGERS[0], 5)
@@ -132,7 +138,7 @@ def test_opened_and_closed_over_and_over(lab: Lab) -> None:
     """Hundreds of times in a row, and the last one works like the first."""
     session = lab.session()
     user = lab.user()
-    times = 500
+    times = 1000
     assert user.do("open_close", "/dev/synthrdp0", times, timeout=60) == times
     for _ in range(times):
         session.wait_opened()

@@ -78,6 +78,8 @@ class Ports:
 
     def take(self) -> tuple[int, socket.socket]:
         """A port that is free."""
+        if not self._free:
+            raise RuntimeError(f"a test has no more than {PORTS - 1} users at a time")
         port = self._free.pop(0)
         if port not in self._sockets:
             self._sockets[port] = channel.connect(self._folder / str(port))
@@ -132,7 +134,7 @@ class User:
         self._number = next(self._users)
         self._changed = threading.Condition()
         self._answers: dict[int, tuple[Any, ...]] = {}
-        self._calls = 0
+        self._calls: list[Call] = []
         self._port, self._socket = ports.take()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -145,12 +147,19 @@ class User:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         try:
+            for call in list(self._calls):
+                if not self.wait(call, 0) and not self._job.done():
+                    print(f"{call.name}() has not returned:", self.do("where", call.number))
             self.kill()
         finally:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._reader.join(TIMEOUT)
-            self._ports.give_back(self._port)
+            self.leave()
+
+    def leave(self) -> None:
+        """Let go of a process that is gone with its machine."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._reader.join(TIMEOUT)
+        self._ports.give_back(self._port)
 
     def kill(self) -> None:
         """End the process, which closes what it has open, and wait for that."""
@@ -181,10 +190,10 @@ class User:
     def call(self, name: str, *args: Any) -> Call:
         """Begin any `do_` function of guestside.py."""
         with self._changed:
-            self._calls += 1
-            number = self._calls
-        self._socket.sendall(guestside.encode((self._number, number, name, *args)))
-        return Call(self, number, name)
+            call = Call(self, len(self._calls), name)
+            self._calls.append(call)
+        self._socket.sendall(guestside.encode((self._number, call.number, name, *args)))
+        return call
 
     def wait(self, call: Call, timeout: float) -> bool:
         """Wait for a call's end: whether it came."""
