@@ -163,7 +163,8 @@ class Guest:
             raise
 
     def _wait_boot(self, before: int) -> None:
-        self.wait_for(lambda: self._boots > before, BOOT_TIMEOUT, "the agent of the guest")
+        self.wait_for(lambda: self._boots > before, BOOT_TIMEOUT * self.kernel.patience,
+                      "the agent of the guest")
         bus = self.kernel.module("hv_vmbus")
         if self._vmbus and bus:
             self.run(_finit_module, bus.read_bytes(), "")

@@ -32,6 +32,7 @@ class Kernel:
     name: str
     release: str
     path: Path
+    patience: int = 1           # how much longer than others it may take to boot
 
     @property
     def vmlinuz(self) -> Path:
@@ -49,7 +50,7 @@ def kernel(name: str) -> Kernel:
     """The kernel `name`."""
     if name in linux.BUILDS:
         path = linux.kernel(name)
-        return Kernel(name, (path / "release").read_text(), path)
+        return Kernel(name, (path / "release").read_text(), path, patience=3)
     suite = SUITES[name]
     if not cache.entry(f"kernels/{suite}", _kernel_key(suite)):
         roots.refresh(suite, roots.FRESH)

@@ -33,16 +33,21 @@ HOOKS = {"drivers/Kconfig": 'source "drivers/hv/synthrdp/Kconfig"',
 
 @dataclass(frozen=True)
 class Build:
-    """A kernel to build: of which suite's source, with which fragments."""
+    """A kernel to build: of which suite's source, with which checks."""
 
     suite: str
-    fragments: tuple[str, ...]
+    checks: str
+
+    @property
+    def wanted(self) -> str:
+        """Its configuration."""
+        return "".join((CONFIGS / f"{fragment}.config").read_text()
+                       for fragment in ("guest", self.suite, self.checks))
 
 
 UML = "bookworm"        # the suite whose source User Mode Linux is built from
-BUILDS = {"debug-6.1": Build("bookworm", ("guest", "debug")),
-          "debug-sid": Build("sid", ("guest", "debug")),
-          "kcsan": Build("bookworm", ("guest", "kcsan"))}
+BUILDS = {"debug-6.1": Build("bookworm", "debug"), "debug-sid": Build("sid", "debug"),
+          "kcsan": Build("bookworm", "kcsan")}
 
 
 def root(suite: str) -> roots.Root:
@@ -75,8 +80,7 @@ def places(suite: str, build: Path) -> dict[Path, str]:
 def kernel(name: str) -> Path:
     """The kernel of BUILDS: vmlinuz, release, its modules, and build to build more against."""
     build = BUILDS[name]
-    fragments = [(CONFIGS / f"{fragment}.config").read_bytes() for fragment in build.fragments]
-    key = cache.key(root(build.suite).key, UNUSED, *fragments)
+    key = cache.key(root(build.suite).key, UNUSED, build.wanted)
     return cache.get(f"kernels/{name}", key, lambda new: _build(build, new),
                      f"the kernel {name}", 400)
 
@@ -108,13 +112,12 @@ def headers(name: str) -> dict[Path, str]:
 def _build(build: Build, new: Path) -> None:
     here = new / "build"
     here.mkdir(parents=True)
-    wanted = "".join((CONFIGS / f"{name}.config").read_text() for name in build.fragments)
-    (here / "wanted.config").write_text(wanted)
+    (here / "wanted.config").write_text(build.wanted)
     binds = places(build.suite, here)
     make = ["make", "-s", "-C", LINUX, f"O={BUILD}", JOBS]
     _run(build.suite, [*make, f"KCONFIG_ALLCONFIG={BUILD}/wanted.config", "allnoconfig"], binds,
          "configuring the kernel")
-    if refused := _refused(wanted, (here / ".config").read_text()):
+    if refused := _refused(build.wanted, (here / ".config").read_text()):
         raise PrepareError(f"the kernel does not take {', '.join(refused)}")
     _run(build.suite, [*make, "bzImage", "modules"], binds, "building the kernel")
     (here / "arch/x86/boot/bzImage").rename(new / "vmlinuz")
