@@ -78,9 +78,9 @@ class Job:
 class Agent:
     """The loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         self.poll = select.poll()
-        self.port = os.open(PORT, os.O_RDWR)
+        self.port = port
         self.kmsg = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
         self.jobs: dict[int, Job] = {}
         self.input = bytearray()
@@ -264,8 +264,12 @@ def main() -> None:
     with open("/sys/module/printk/parameters/time", "w", encoding="ascii") as file:
         file.write("Y")
     deadline = time.monotonic() + 20
-    while not os.path.exists(PORT):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no {PORT}")
+    while True:
+        try:
+            port = os.open(PORT, os.O_RDWR)
+            break
+        except OSError:     # no node yet, or ENXIO: a node whose port is not ready yet
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.005)
-    Agent().loop()
+    Agent(port).loop()
