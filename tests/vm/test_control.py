@@ -91,7 +91,7 @@ def test_retries_take_their_time(lab: Lab) -> None:
 
 def test_what_comes_late_does_not_hurry_the_next_try(lab: Lab) -> None:
     """Nonsense followed by more messages: the channel is closing, nobody listens."""
-    lab.host.answer_with(BAD + ACCEPT * 20, ACCEPT)
+    lab.host.answer_with(BAD + ACCEPT * 200, ACCEPT)
     lab.renegotiate()
     first = lab.host.wait_request()
     assert lab.host.wait_request().at - first.at > 0.95
