@@ -20,6 +20,8 @@ CONFIGS = TOP / "tests" / "kunit"
 LINUX, BUILD, KUNIT = "/mnt/linux", "/mnt/build", "/mnt/kunit"      # inside the root
 JOBS = "-j2"
 TIMEOUT = 3 * 3600.0
+# UML wants a home to write to.
+ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/tmp"}
 PACKAGES = ("linux-source", "make", "gcc", "libc6-dev", "flex", "bison", "bc", "libelf-dev",
             "python3", "xz-utils")
 # Code of hardware that no guest has. Its Kconfig and Makefiles stay.
@@ -138,5 +140,4 @@ def _refused(wanted: str, got: str) -> list[str]:
 
 
 def _run(suite: str, argv: Sequence[str], binds: dict[Path, str], what: str) -> str:
-    return cache.run(root(suite).command(argv, binds=binds), what, timeout=TIMEOUT, env={
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/tmp"})
+    return cache.run(root(suite).command(argv, binds=binds), what, timeout=TIMEOUT, env=ENV)
