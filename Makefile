@@ -25,6 +25,7 @@ help:
 	@echo '      KEEP=1            leave it running, and say how to look around'
 	@echo '  make check            all tests'
 	@echo '      T=PATTERN         those whose names match'
+	@echo '  make check-debug      the same and KUnit on kernels that find more (an hour)'
 	@echo '  make mutants          break the driver, and see the tests notice'
 
 # One line for what is missing, instead of a trace.
@@ -67,6 +68,11 @@ demo:
 
 check:
 	@$(PYTHON) tests/run $(if $(T),-k '$(T)')
+
+# Kernels that find what a test alone would not see; the first run builds them.
+check-debug:
+	@SYNTHRDP_KERNELS='debug-6.1 debug-sid kcsan' \
+		$(PYTHON) tests/run kunit vm vm/debug_allocations.py $(if $(T),-k '$(T)')
 
 mutants:
 	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
