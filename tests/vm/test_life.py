@@ -12,7 +12,7 @@ from hvhost.channel import Closed
 from hvhost.synthrdp import Session
 from lab import MAX_DATA, Lab, wait_until
 from test_write import fill
-from user import HUP, IN, User, raises_errno
+from user import HUP, IN, LONG, User, raises_errno
 
 
 class HostWriter(threading.Thread):
@@ -201,7 +201,7 @@ def test_the_host_ends_while_everybody_sleeps(lab: Lab) -> None:
     fill(user, 1)
     reader = user.begin("read", 10)
     writer = user.begin("write", b"x")
-    poller = user.begin("poll", IN, 10_000)
+    poller = user.begin("poll", IN, LONG)
     for call in (reader, writer, poller):
         call.wait_blocked()
     session.end()
@@ -236,7 +236,7 @@ def test_unbound_under_its_users(lab: Lab) -> None:
     session, user = lab.opened()
     session.write(b"before")
     session.channel.wait_placed()
-    poller = user.begin("poll", HUP, 10_000)
+    poller = user.begin("poll", HUP, LONG)
     poller.wait_blocked()
     lab.unbind(1)
     session.wait_closed()

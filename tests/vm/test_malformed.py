@@ -11,7 +11,7 @@ from hvhost.synthrdp import (
     ACCEPT, ACCEPTED_UNASKED, MALFORMED_MESSAGES, MALFORMED_PACKETS, REJECT, SILENCE,
     UNKNOWN_MESSAGE, Answer, create_session, say, version_response)
 from lab import Lab, wait_until
-from user import ERR, HUP, IN, raises_errno
+from user import ERR, HUP, IN, LONG, raises_errno
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_nonsense_wakes_everybody(lab: Lab) -> None:
     """A sleeping reader and a sleeping poll."""
     session, user = lab.opened()
     reader = user.begin("read", 10)
-    poller = user.begin("poll", IN, 10_000)
+    poller = user.begin("poll", IN, LONG)
     reader.wait_blocked()
     poller.wait_blocked()
     session.send(MALFORMED_PACKETS["pipe partial"])

@@ -9,7 +9,7 @@ from hvhost import pipe
 from hvhost.synthrdp import Raw
 from lab import MAX_DATA, Lab
 from test_write import fill
-from user import ERR, HUP, IN, OUT, raises_errno
+from user import ERR, HUP, IN, LONG, OUT, raises_errno
 
 
 def test_in_and_out_say_what_would_not_block(lab: Lab) -> None:
@@ -33,7 +33,7 @@ def test_out_means_that_a_write_accepts_something(lab: Lab) -> None:
     """Not before there is room for a byte, and a nonblocking write agrees."""
     session, user = lab.opened(auto_grant=False)
     fill(user, 2)
-    call = user.begin("poll", OUT, 10_000)
+    call = user.begin("poll", OUT, LONG)
     call.wait_blocked()
     session.channel.grant(1)
     assert call.result() == OUT
@@ -44,12 +44,12 @@ def test_out_means_that_a_write_accepts_something(lab: Lab) -> None:
 def test_a_sleeping_poll_is_woken(lab: Lab) -> None:
     """By data, and by the end."""
     session, user = lab.opened()
-    call = user.begin("poll", IN, 10_000)
+    call = user.begin("poll", IN, LONG)
     call.wait_blocked()
     session.write(b"x")
     assert call.result() == IN
     user.read(1)
-    call = user.begin("poll", IN, 10_000)
+    call = user.begin("poll", IN, LONG)
     call.wait_blocked()
     session.end()
     assert call.result() == IN | HUP
@@ -60,7 +60,7 @@ def test_pollers_reader_and_writer_are_all_woken(lab: Lab) -> None:
     session, user = lab.opened(auto_grant=False)
     fill(user, 3)
     writer = user.begin("write", b"w" * MAX_DATA)
-    pollers = [user.begin("poll", IN | OUT, 10_000) for _ in range(4)]
+    pollers = [user.begin("poll", IN | OUT, LONG) for _ in range(4)]
     reader = user.begin("read", 1)
     for call in (writer, *pollers, reader):
         call.wait_blocked()
@@ -114,7 +114,7 @@ def test_nonsense_is_an_error_and_a_hang_up(lab: Lab) -> None:
     """ERR with IN and HUP once what was good has been read; a reader wakes up to see it."""
     lab.guest.expect_message("malformed packet from the host")
     session, user = lab.opened()
-    call = user.begin("poll", IN, 10_000)
+    call = user.begin("poll", IN, LONG)
     call.wait_blocked()
     session.send(Raw(pipe.pack(b"bad", kind=0)))
     assert call.result() == IN | HUP | ERR
@@ -128,7 +128,7 @@ def test_nonsense_is_an_error_and_a_hang_up(lab: Lab) -> None:
 def test_a_signal_interrupts_poll(lab: Lab) -> None:
     """EINTR, as always with poll(2)."""
     _, user = lab.opened()
-    call = user.begin("poll", IN, 10_000)
+    call = user.begin("poll", IN, LONG)
     call.wait_blocked()
     call.signal()
     with raises_errno(EINTR):
