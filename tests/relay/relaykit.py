@@ -25,6 +25,10 @@ SOURCE: Final = TOP / "tools" / "synthrdp-relay"
 HERE: Final = Path(__file__).resolve().parent
 TIMEOUT: Final = 10.0
 SANITIZER_EXIT: Final = 99
+# The relay leaves alone what it was started to ignore, as under nohup(1). The tests may be, too.
+for number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 OK, TROUBLE, USAGE, DEVICE, NO_REQUEST, NOT_RDP, NO_SERVER, ANSWER, BROKEN = range(9)
 
 

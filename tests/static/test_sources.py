@@ -24,7 +24,7 @@ EXEMPT = {
 }
 # kzalloc_obj() is not in the older of the kernels that the driver builds for.
 EXEMPT_ALL = ("ALLOC_WITH_SIZEOF",)
-NO_LICENCE_LINE = ("COPYING", "*.patch", "series", ".gitignore")
+NO_LICENCE_LINE = ("COPYING", "*.patch", "*.png", "series", ".gitignore")
 
 
 def run(*argv: str | Path, cwd: Path = TOP, **environment: str) -> None:
