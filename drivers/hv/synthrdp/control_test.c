@@ -20,8 +20,10 @@
 
 static unsigned long fake_jiffies;
 
-static bool fake_queue(struct delayed_work *work, unsigned long delay);
-static bool fake_requeue(struct delayed_work *work, unsigned long delay);
+static bool fake_queue(struct workqueue_struct *wq, struct delayed_work *work,
+		       unsigned long delay);
+static bool fake_requeue(struct workqueue_struct *wq, struct delayed_work *work,
+			 unsigned long delay);
 static bool fake_flush(struct delayed_work *work);
 static bool fake_cancel(struct delayed_work *work);
 static int fake_uevent(struct kobject *kobj, enum kobject_action action,
@@ -32,16 +34,16 @@ static int fake_create_group(struct kobject *kobj,
 static void fake_remove_group(struct kobject *kobj,
 			      const struct attribute_group *group);
 
-#define jiffies						fake_jiffies
-#define queue_delayed_work(wq, work, delay)		fake_queue(work, delay)
-#define mod_delayed_work(wq, work, delay)		fake_requeue(work, delay)
-#define flush_delayed_work				fake_flush
-#define cancel_delayed_work_sync			fake_cancel
-#define kobject_uevent_env				fake_uevent
-#define sysfs_create_group				fake_create_group
-#define sysfs_remove_group				fake_remove_group
+#define jiffies			fake_jiffies
+#define queue_delayed_work	fake_queue
+#define mod_delayed_work	fake_requeue
+#define flush_delayed_work	fake_flush
+#define cancel_delayed_work_sync fake_cancel
+#define kobject_uevent_env	fake_uevent
+#define sysfs_create_group	fake_create_group
+#define sysfs_remove_group	fake_remove_group
 #undef dev_warn
-#define dev_warn					fake_warn
+#define dev_warn		fake_warn
 
 #include "protocol.c"
 #include "control.c"
@@ -118,7 +120,8 @@ struct fake {
 /* Of the test that runs; there is one at a time. */
 static struct fake *fake_now;
 
-static bool fake_queue(struct delayed_work *work, unsigned long delay)
+static bool fake_queue(struct workqueue_struct *wq, struct delayed_work *work,
+		       unsigned long delay)
 {
 	struct fake *fake = fake_now;
 
@@ -130,12 +133,13 @@ static bool fake_queue(struct delayed_work *work, unsigned long delay)
 	return true;
 }
 
-static bool fake_requeue(struct delayed_work *work, unsigned long delay)
+static bool fake_requeue(struct workqueue_struct *wq, struct delayed_work *work,
+			 unsigned long delay)
 {
 	bool was_pending = fake_now->pending;
 
 	fake_now->pending = false;
-	fake_queue(work, delay);
+	fake_queue(wq, work, delay);
 
 	return was_pending;
 }
