@@ -70,9 +70,13 @@ static const char * const control_state_names[] = {
 	[CONTROL_FAILED]	= "failed",
 };
 
-/* Why negotiation came to nothing; each is logged once until switched on anew */
+/* Why a state changes. What a conversation fails of is logged; see control_told. */
 enum control_cause {
 	CAUSE_NONE,
+	CAUSE_ON,
+	CAUSE_RETRY,
+	CAUSE_OPENED,
+	CAUSE_AGREED,
 	CAUSE_OFF,
 	CAUSE_REJECTED,
 	CAUSE_NOT_OPENED,
@@ -86,6 +90,10 @@ enum control_cause {
 
 static const char * const control_cause_texts[] = {
 	[CAUSE_NONE]		= "none",
+	[CAUSE_ON]		= "switched on",
+	[CAUSE_RETRY]		= "next try",
+	[CAUSE_OPENED]		= "channel opened",
+	[CAUSE_AGREED]		= "the host agrees",
 	[CAUSE_OFF]		= "switched off",
 	[CAUSE_REJECTED]	= "the host rejects protocol version 1.0",
 	[CAUSE_NOT_OPENED]	= "cannot open the control channel",
@@ -97,6 +105,13 @@ static const char * const control_cause_texts[] = {
 	[CAUSE_ERROR]		= "error message from the host",
 };
 
+/*
+ * A bit for each cause that has been logged since somebody last switched on.
+ * Not the device's: a host that takes its device back and offers it anew could
+ * fill up the log with the same complaint.
+ */
+static unsigned long control_told;
+
 /**
  * struct synthrdp_control - the control device
  * @hdev: the VMBus device
@@ -105,7 +120,6 @@ static const char * const control_cause_texts[] = {
  * @work: everything that sleeps
  * @is_open: @pipe is open; belongs to the work
  * @announced: state of the last uevent; belongs to the work
- * @told: bit for each cause that has been logged; belongs to the work
  * @retry: pause before the next try, in jiffies; belongs to the work
  * @deadline: when to give up on an answer, or to try again, in jiffies;
  *	belongs to the work
@@ -127,7 +141,6 @@ struct synthrdp_control {
 	struct delayed_work work;
 	bool is_open;
 	enum control_state announced;
-	unsigned long told;
 	unsigned long retry;
 	unsigned long deadline;
 
@@ -259,6 +272,8 @@ static void control_announce(struct synthrdp_control *ctrl,
 	trace_synthrdp_state(control_state_names[ctrl->announced],
 			     control_state_names[state],
 			     control_cause_texts[cause]);
+	dev_dbg(&ctrl->hdev->device, "%s: %s\n", control_state_names[state],
+		control_cause_texts[cause]);
 	ctrl->announced = state;
 
 	snprintf(text, sizeof(text), "SYNTHRDP_STATE=%s",
@@ -291,7 +306,7 @@ static void control_set_failure(struct synthrdp_control *ctrl,
 	state = ctrl->state;
 	spin_unlock_bh(&ctrl->lock);
 
-	control_announce(ctrl, state, CAUSE_NONE);
+	control_announce(ctrl, state, CAUSE_AGREED);
 }
 
 static void control_close(struct synthrdp_control *ctrl)
@@ -314,7 +329,7 @@ static void control_give_up(struct synthrdp_control *ctrl,
 
 	/* A device that is on its way out needs no explanation. */
 	if (!ctrl->hdev->channel->rescind &&
-	    !__test_and_set_bit(cause, &ctrl->told))
+	    !test_and_set_bit(cause, &control_told))
 		dev_warn(dev, "%s\n", control_cause_texts[cause]);
 
 	if (cause == CAUSE_REJECTED) {
@@ -329,13 +344,14 @@ static void control_give_up(struct synthrdp_control *ctrl,
 }
 
 /* Open the channel and ask for a version; the callback takes the answer. */
-static void control_start(struct synthrdp_control *ctrl)
+static void control_start(struct synthrdp_control *ctrl,
+			  enum control_cause cause)
 {
 	struct synthrdp_version_request request;
 	int ret;
 
 	control_set_failure(ctrl, CAUSE_NONE);
-	control_set_state(ctrl, CONTROL_OPENING, CAUSE_NONE);
+	control_set_state(ctrl, CONTROL_OPENING, cause);
 
 	ret = synthrdp_pipe_open(&ctrl->pipe, ctrl->hdev->channel,
 				 &ctrl->counters, HV_CALL_BATCHED,
@@ -347,11 +363,11 @@ static void control_start(struct synthrdp_control *ctrl)
 	ctrl->is_open = true;
 
 	/* Before the request goes out: the answer may be quicker than we are. */
-	control_set_state(ctrl, CONTROL_NEGOTIATING, CAUSE_NONE);
+	control_set_state(ctrl, CONTROL_NEGOTIATING, CAUSE_OPENED);
 
 	synthrdp_build_version_request(&request);
 	memcpy(ctrl->pipe.tx_packet->data, &request, sizeof(request));
-	trace_synthrdp_request(sizeof(request));
+	trace_synthrdp_request(&request, sizeof(request));
 	ret = synthrdp_pipe_send(&ctrl->pipe, sizeof(request));
 	if (ret) {
 		control_give_up(ctrl, CAUSE_NOT_SENT);
@@ -394,7 +410,7 @@ static void control_work(struct work_struct *work)
 	spin_unlock_bh(&ctrl->lock);
 
 	if (state == CONTROL_READY) {
-		control_announce(ctrl, state, CAUSE_NONE);
+		control_announce(ctrl, state, CAUSE_AGREED);
 		ctrl->retry = RETRY_FIRST;
 	}
 
@@ -406,7 +422,7 @@ static void control_work(struct work_struct *work)
 	}
 
 	if (restart) {
-		ctrl->told = 0;
+		WRITE_ONCE(control_told, 0);
 		ctrl->retry = RETRY_FIRST;
 	}
 
@@ -420,14 +436,14 @@ static void control_work(struct work_struct *work)
 		break;
 	case CONTROL_REJECTED:
 		if (restart)
-			control_start(ctrl);
+			control_start(ctrl, CAUSE_ON);
 		break;
 	case CONTROL_FAILED:
 		if (restart || !control_too_early(ctrl))
-			control_start(ctrl);
+			control_start(ctrl, restart ? CAUSE_ON : CAUSE_RETRY);
 		break;
 	default:
-		control_start(ctrl);
+		control_start(ctrl, CAUSE_ON);
 	}
 }
 
@@ -546,6 +562,7 @@ int synthrdp_control_probe(struct hv_device *hdev, bool enabled)
 		return -ENOMEM;
 
 	ctrl->hdev = hdev;
+	ctrl->counters.number = -1;
 	ctrl->enabled = enabled;
 	ctrl->retry = RETRY_FIRST;
 	spin_lock_init(&ctrl->lock);

@@ -193,7 +193,8 @@ static void session_hang_up_locked(struct synthrdp_session *session, int error,
 	if (session->error)
 		dev_warn_ratelimited(&data->dev,
 				     "malformed packet from the host, session ended\n");
-	trace_synthrdp_session(data->number, reason);
+	dev_dbg(&data->dev, "session %s\n", reason);
+	trace_synthrdp_session_hang_up(data->number, reason, session->tail_len);
 
 	synthrdp_event_signal(&session->pipe.rx_event);
 	synthrdp_event_signal(&session->pipe.tx_event);
@@ -410,11 +411,10 @@ static ssize_t synthrdp_write_iter(struct kiocb *iocb, struct iov_iter *from)
 				ret = 0;
 		} else if (ret == -EAGAIN && block) {
 			atomic64_inc(&session->data->counters.tx_waits);
-			trace_synthrdp_wait(session->data->number,
-					    iov_iter_count(from));
+			trace_synthrdp_tx_wait(session->data->number,
+					       iov_iter_count(from));
 			ret = synthrdp_event_wait(event, seq);
-			trace_synthrdp_wake(session->data->number,
-					    iov_iter_count(from));
+			trace_synthrdp_tx_wake(session->data->number, ret);
 		}
 		if (ret < 0)
 			break;
@@ -484,13 +484,15 @@ static int synthrdp_open(struct inode *inode, struct file *file)
 					 session_on_channel, session);
 	if (!ret)
 		data->session = session;
+	trace_synthrdp_session_open(data->number, ret);
 	mutex_unlock(&data->lock);
-	if (ret)
+	if (ret) {
+		dev_dbg(&data->dev, "session not opened: %d\n", ret);
 		goto err_free;
+	}
 
 	get_device(&data->dev);
 	atomic64_inc(&data->counters.sessions);
-	trace_synthrdp_session(data->number, "open");
 
 	stream_open(inode, file);
 	file->f_mode |= FMODE_NOWAIT;
@@ -538,7 +540,8 @@ static int synthrdp_release(struct inode *inode, struct file *file)
 	session_flush(session);
 
 	mutex_lock(&data->lock);
-	data_close(data, "close");
+	data_close(data, "closed");
+	trace_synthrdp_session_close(data->number);
 	mutex_unlock(&data->lock);
 
 	session_free(session);
@@ -618,8 +621,7 @@ int synthrdp_data_probe(struct hv_device *hdev)
 					 SYNTHRDP_KNOWN_INSTANCES,
 					 SYNTHRDP_MINORS - 1, GFP_KERNEL);
 	if (number < 0)
-		return dev_err_probe(&hdev->device, number,
-				     "no free device number\n");
+		return number;		/* the bus says so in the log */
 
 	data = kzalloc(sizeof(*data), GFP_KERNEL);
 	if (!data) {
@@ -627,6 +629,7 @@ int synthrdp_data_probe(struct hv_device *hdev)
 		goto err_number;
 	}
 	data->number = number;
+	data->counters.number = number;
 	data->hdev = hdev;
 	mutex_init(&data->lock);
 
@@ -675,7 +678,7 @@ void synthrdp_data_remove(struct hv_device *hdev)
 
 	mutex_lock(&data->lock);
 	data->hdev = NULL;
-	data_close(data, "removed");
+	data_close(data, hdev->channel->rescind ? "withdrawn" : "unbound");
 	mutex_unlock(&data->lock);
 
 	put_device(&data->dev);
@@ -697,7 +700,7 @@ int synthrdp_data_suspend(struct hv_device *hdev)
 	struct synthrdp_data *data = hv_get_drvdata(hdev);
 
 	mutex_lock(&data->lock);
-	data_close(data, "suspend");
+	data_close(data, "suspended");
 	mutex_unlock(&data->lock);
 
 	return 0;

@@ -182,7 +182,7 @@ static int rx_accept(struct synthrdp_pipe *pipe,
 	pipe->rx_left = size;
 	atomic64_inc(&pipe->counters->rx_packets);
 	atomic64_add(size, &pipe->counters->rx_bytes);
-	trace_synthrdp_packet(pipe->channel, false, size);
+	trace_synthrdp_packet(pipe, false, size);
 
 	return 0;
 }
@@ -402,7 +402,7 @@ int synthrdp_pipe_send(struct synthrdp_pipe *pipe, u32 len)
 
 	atomic64_inc(&pipe->counters->tx_packets);
 	atomic64_add(len, &pipe->counters->tx_bytes);
-	trace_synthrdp_packet(pipe->channel, true, len);
+	trace_synthrdp_packet(pipe, true, len);
 
 	return 0;
 }

@@ -21,6 +21,8 @@
 
 /**
  * struct synthrdp_counters - what passed through a device since it appeared
+ * @number: which device: N of /dev/synthrdpN, or -1 for the control device;
+ *	does not change
  * @rx_packets: packets from the host that were sound
  * @rx_bytes: data in them
  * @tx_packets: packets to the host
@@ -32,6 +34,7 @@
  * Each may be read and incremented at any time, under no lock.
  */
 struct synthrdp_counters {
+	int number;
 	atomic64_t rx_packets;
 	atomic64_t rx_bytes;
 	atomic64_t tx_packets;
