@@ -134,6 +134,7 @@ class Channel:
         # All below: under _changed.
         self._window: int | None = None
         self._in_flight = 0
+        self._granted = 0
         self._auto = False
         self._consumed = 0
         self._opened: deque[Opened] = deque()
@@ -179,7 +180,7 @@ class Channel:
     def grant(self, packets: int) -> None:
         """Let the device take so many more packets from the guest's ring."""
         self.log.add(self.name, "-", f"grant {packets}")
-        self._write(frame(GRANT, WORD.pack(packets)))
+        self._grant(packets)
 
     def auto_grant(self, on: bool) -> None:
         """Grant as packets are received. Off does not take back what was granted."""
@@ -233,8 +234,20 @@ class Channel:
             give = self._consumed if self._consumed >= GRANTS // 2 else 0
             self._consumed -= give
         if give:
-            self._write(frame(GRANT, WORD.pack(give)))
+            self._grant(give)
         return packet
+
+    @property
+    def in_flight(self) -> int:
+        """Packets that were sent and are not in the guest's ring yet."""
+        with self._changed:
+            return self._in_flight
+
+    @property
+    def granted(self) -> int:
+        """Packets that the device may still take from the guest's ring."""
+        with self._changed:
+            return self._granted
 
     @property
     def pending(self) -> int:
@@ -287,8 +300,8 @@ class Channel:
         with self._changed:
             self._wait(lambda: bool(self._window), "room in the send window", timeout)
             assert self._window
-        self._window -= 1
-        self._in_flight += 1
+            self._window -= 1
+            self._in_flight += 1
 
     def _command(self, kind: int, what: str, body: bytes = b"", timeout: float = TIMEOUT) -> None:
         with self._command_lock:
@@ -299,6 +312,11 @@ class Channel:
             raise ChannelError(f"{self.name}: result of command {answered}, not of {what}")
         if status:
             raise OSError(status, f"{self.name}: {what}: {os.strerror(status)}")
+
+    def _grant(self, packets: int) -> None:
+        with self._changed:
+            self._granted += packets
+        self._write(frame(GRANT, WORD.pack(packets)))
 
     def _write(self, data: bytes) -> None:
         try:
@@ -329,6 +347,7 @@ class Channel:
                 descriptor = body[PACKET.size:PACKET.size + extra]
                 payload = body[PACKET.size + extra:]
                 at = self.log.add(self.name, "<", _packet_name(type_), payload)
+                self._granted -= 1
                 self._packets.append(Packet(opening, type_, flags, tid, descriptor, payload, at))
             elif kind == PLACED:
                 placed, = WORD.unpack(body)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import errno
+import functools
 import hashlib
 import marshal
 import os
@@ -26,6 +27,7 @@ import signal
 import socket
 import stat
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -38,11 +40,16 @@ VERSION = 2                 # of marshal: the same in all Pythons
 UEVENTS = 15                # NETLINK_KOBJECT_UEVENT
 
 
+@functools.lru_cache(maxsize=4)
+def _random_bytes(seed: int) -> bytes:
+    return random.Random(seed).randbytes(PERIOD)
+
+
 class Pattern:
     """An endless stream whose every byte is known by its position."""
 
     def __init__(self, seed: int) -> None:
-        self._bytes = random.Random(seed).randbytes(PERIOD)
+        self._bytes = _random_bytes(seed)
 
     def piece(self, at: int, count: int) -> bytes:
         """`count` bytes of the stream from position `at` on."""
@@ -434,7 +441,9 @@ class Server:
         elif name in ("wait_blocked", "where"):
             Call(self, number, getattr(self._calls[args[0]], name), args[1:])
         else:
-            self._calls[number] = Call(self, number, globals()[f"do_{name}"], args)
+            module, _, function = name.rpartition(".")
+            self._calls[number] = Call(self, number, getattr(
+                sys.modules[module or "guestside"], f"do_{function}"), args)
 
 
 def encode(message: tuple[Any, ...]) -> bytes:

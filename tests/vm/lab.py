@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from types import ModuleType
 from typing import Any, Final
 
 from hvhost.channel import ChannelError
@@ -110,9 +111,9 @@ class Lab:
             self.wait_node(node)
         return session
 
-    def user(self) -> User:
-        """A process in the guest."""
-        return self._stack.enter_context(User(self.guest, self._ports))
+    def user(self, *modules: ModuleType) -> User:
+        """A process in the guest, which knows these modules as well."""
+        return self._stack.enter_context(User(self.guest, self._ports, *modules))
 
     def opened(self, which: Instance = 1, node: int | None = None,
                **how: Any) -> tuple[Session, User]:

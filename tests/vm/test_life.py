@@ -3,79 +3,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from errno import EAGAIN, ENODEV
 
 from guestside import Pattern
-from hvhost.channel import Closed
-from hvhost.synthrdp import Session
 from lab import MAX_DATA, Lab, wait_until
+from streams import HostReader, HostWriter
 from test_write import fill
 from user import HUP, IN, LONG, User, raises_errno
-
-
-class HostWriter(threading.Thread):
-    """The host writes a pattern until all of it is sent or the session has ended."""
-
-    def __init__(self, session: Session, seed: int, until: int, size: int = 9000) -> None:
-        super().__init__(daemon=True)
-        self._session, self._seed, self._until, self._size = session, seed, until, size
-        self.sent = 0       # or on its way
-        self.start()
-
-    def run(self) -> None:
-        """Write."""
-        pattern = Pattern(self._seed)
-        try:
-            while self.sent < self._until:
-                piece = pattern.piece(self.sent, min(self._size, self._until - self.sent))
-                self.sent += len(piece)
-                self._session.write(piece, timeout=20)
-        except Closed:
-            pass
-
-    def end(self) -> int:
-        """Wait for the end, return how much was sent at most."""
-        self.join(20)
-        assert not self.is_alive()
-        return self.sent
-
-
-class HostReader(threading.Thread):
-    """The host reads and checks a pattern until the guest has closed the channel."""
-
-    def __init__(self, session: Session, seed: int) -> None:
-        super().__init__(daemon=True)
-        self._session, self._seed = session, seed
-        self.error: Exception | None = None
-        self.got = 0
-        self.start()
-
-    def run(self) -> None:
-        """Read and check."""
-        pattern = Pattern(self._seed)
-        try:
-            while data := self._session.read_packet(20):
-                pattern.check(self.got, data)
-                self.got += len(data)
-        except Closed:
-            pass
-        except Exception as error:      # pylint: disable=broad-except  # the test raises it
-            self.error = error
-
-    def wait_for(self, count: int) -> None:
-        """Wait until so much has come."""
-        wait_until(f"{count} bytes from the guest", lambda: self.got >= count, 20)
-
-    def end(self) -> int:
-        """Wait for the end, return how much came."""
-        self.join(20)
-        if self.error:
-            raise self.error
-        assert not self.is_alive()
-        return self.got
-
 
 BULK = 1 << 30      # more than any test lets through
 

@@ -11,7 +11,8 @@ import pytest
 from bench import KERNELS, Bench
 from hvhost.synthrdp import ACCEPT
 from lab import Lab
-from test_life import HostReader, HostWriter, end_after
+from streams import HostReader, HostWriter
+from test_life import end_after
 
 MACHINES: dict[str, dict[str, Any]] = {
     "two processors": {"smp": 2},

@@ -25,8 +25,10 @@ import select
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -45,11 +47,12 @@ FIRST_PORT: Final = 2           # the one before is the agent's
 IN, OUT, ERR, HUP = select.POLLIN, select.POLLOUT, select.POLLERR, select.POLLHUP
 
 
-def _serve(text: str, port: str, user: int) -> None:
-    """Runs in the guest: the whole of guestside.py, whose functions are called by name."""
-    module: dict[str, Any] = {"__name__": "guestside"}
-    exec(text, module)                  # pylint: disable=exec-used
-    module["serve"](port, user)
+def _serve(texts: dict[str, str], port: str, user: int) -> None:
+    """Runs in the guest: guestside.py, and more modules whose functions are called by name."""
+    for name, text in texts.items():
+        sys.modules[name] = module = types.ModuleType(name)
+        exec(text, vars(module))        # pylint: disable=exec-used
+    sys.modules["guestside"].serve(port, user)
 
 
 @contextlib.contextmanager
@@ -129,7 +132,7 @@ class User:
 
     _users = itertools.count(1)
 
-    def __init__(self, guest: Guest, ports: Ports) -> None:
+    def __init__(self, guest: Guest, ports: Ports, *modules: types.ModuleType) -> None:
         self.fd = -1
         self._ports = ports
         self._number = next(self._users)
@@ -139,8 +142,9 @@ class User:
         self._port, self._socket = ports.take()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._job = guest.start(_serve, inspect.getsource(guestside),
-                                f"/dev/vport0p{FIRST_PORT + self._port}", self._number)
+        texts = {module.__name__: inspect.getsource(module) for module in (guestside, *modules)}
+        self._job = guest.start(_serve, texts, f"/dev/vport0p{FIRST_PORT + self._port}",
+                                self._number)
 
     def __enter__(self) -> User:
         return self
@@ -189,7 +193,7 @@ class User:
     # -- calls of any kind
 
     def call(self, name: str, *args: Any) -> Call:
-        """Begin any `do_` function of guestside.py."""
+        """Begin any `do_` function of guestside.py; MODULE.NAME for one of another module."""
         with self._changed:
             call = Call(self, len(self._calls), name)
             self._calls.append(call)
