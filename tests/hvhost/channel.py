@@ -33,8 +33,8 @@ RESULT_BODY: Final = struct.Struct("<II")       # command, status
 STATS_BODY: Final = struct.Struct("<QQQQ")
 WORD: Final = struct.Struct("<I")
 
-HELLO, OPENED, CLOSED, RELEASED, PACKET_IN, PLACED, RESULT, STATS, BROKEN = range(1, 10)
-OFFER, RESCIND, SEND, GRANT, OPEN_STATUS, QUERY = range(16, 22)
+HELLO, OPENED, CLOSED, RELEASED, PACKET_IN, PLACED, RESULT, STATS, BROKEN, PEEKED = range(1, 11)
+OFFER, RESCIND, SEND, GRANT, OPEN_STATUS, QUERY, PEEK, POKE, NOTIFY = range(16, 25)
 
 T = TypeVar("T")
 
@@ -143,6 +143,7 @@ class Channel:
         self._packets: deque[Packet] = deque()
         self._results: deque[tuple[int, int]] = deque()
         self._stats: deque[Stats] = deque()
+        self._peeked: deque[bytes] = deque()
         self._max_send = 0
         self._broken = False
         self._gone: str | None = None
@@ -254,6 +255,20 @@ class Channel:
         """Packets from the guest that wait for recv()."""
         with self._changed:
             return len(self._packets)
+
+    # -- the memory of the rings, for hosts without rules
+
+    def poke(self, *writes: tuple[int, bytes], opening: int, notify: bool = False) -> None:
+        """Write to offsets in the rings, one after the other; signal the guest then, or not."""
+        self._write(b"".join(
+            [frame(POKE, WORD.pack(at) + data, opening) for at, data in writes]
+            + [frame(NOTIFY, opening=opening)] * notify))
+
+    def peek(self, at: int, size: int, opening: int, timeout: float = TIMEOUT) -> bytes:
+        """Read from an offset in the rings; nothing when that opening is over."""
+        with self._command_lock:
+            self._write(frame(PEEK, WORD.pack(at) + WORD.pack(size), opening))
+            return self._next(self._peeked, "PEEKED", timeout)
 
     # -- the guest's doings
 
@@ -376,6 +391,8 @@ class Channel:
                 self._results.append((command, status))
             elif kind == STATS:
                 self._stats.append(Stats(*STATS_BODY.unpack(body)))
+            elif kind == PEEKED:
+                self._peeked.append(body)
             elif kind == HELLO:
                 version, self._window, state, self._max_send = HELLO_BODY.unpack(body)
                 if version != VERSION:

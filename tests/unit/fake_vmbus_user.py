@@ -15,6 +15,9 @@ from hvhost import channel
 from hvhost.channel import Channel, frame
 from hvhost.log import Log
 
+# About an opening, as SEND is
+RAW = (channel.PEEK, channel.POKE, channel.NOTIFY)
+
 
 @pytest.fixture
 def short_path() -> Iterator[pathlib.Path]:
@@ -68,7 +71,7 @@ class FakeDevice:
     def hear(self) -> tuple[int, bytes]:
         """The next frame of the client but SEND: its kind and body."""
         kind, opening, body = self._frame()
-        assert (kind == channel.SEND) == bool(opening)
+        assert (kind in (channel.SEND, *RAW)) == bool(opening)
         return kind, body
 
     def hear_sent(self, opening: int | None = None) -> tuple[int, int, bytes]:

@@ -226,3 +226,17 @@ def test_the_log_shows_what_crossed() -> None:
     assert "fa1      < opened (1), rings 0x10000 0x20000" in lines[0]
     assert "fa1      > packet [80] 01020304" in lines[1] and lines[1].endswith("...")
     assert client.log.text(last=1).startswith("(1 earlier entries left out)")
+
+
+def test_the_rings_are_read_and_written_as_they_are() -> None:
+    device = FakeDevice()
+    client = device.client()
+    client.poke((4096, b"ab"), (0, b"\2\0\0\0"), opening=3, notify=True)
+    client.poke((8, b"x"), opening=3)
+    assert [device.hear() for _ in range(4)] == [
+        (channel.POKE, bytes.fromhex("00100000") + b"ab"),
+        (channel.POKE, bytes.fromhex("0000000002000000")), (channel.NOTIFY, b""),
+        (channel.POKE, bytes.fromhex("08000000") + b"x")]
+    device.say(channel.PEEKED, b"abc", opening=3)
+    assert client.peek(64, 3, opening=3) == b"abc"
+    assert device.hear() == (channel.PEEK, bytes.fromhex("4000000003000000"))
