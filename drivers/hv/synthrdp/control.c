@@ -36,10 +36,17 @@
 #include "pipe.h"
 #include "trace.h"
 
-/* How long the host may take to answer the version request */
+/*
+ * How long the host may take to answer the version request. It does so at once;
+ * this is for one that starts a hundred guests after a power cut.
+ */
 #define ANSWER_TIMEOUT	(10 * HZ)
 
-/* Pause before the next try: the first, doubled each time up to the last */
+/*
+ * Pause before the next try: the first, doubled each time up to the last. A
+ * service of the host that is restarted is back in a second or two; a host that
+ * has no use for us is not bothered, nor its log filled, more than once a minute.
+ */
 #define RETRY_FIRST	(1 * HZ)
 #define RETRY_LAST	(60 * HZ)
 
@@ -236,6 +243,9 @@ static void control_on_channel(void *context)
 	enum synthrdp_verdict verdict;
 	const void *msg;
 	int len;
+
+	/* That it runs alone is all that guards the pipe's rx side. */
+	lockdep_assert_in_softirq();
 
 	while ((len = synthrdp_pipe_peek(&ctrl->pipe, &msg)) >= 0) {
 		verdict = synthrdp_parse(msg, len);

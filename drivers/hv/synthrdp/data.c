@@ -51,16 +51,23 @@
 #include "pipe.h"
 #include "trace.h"
 
-/* Minors, so nodes at the same time. Hosts are known to use five. */
+/*
+ * Minors, so nodes at the same time. Hosts are known to use five; this bounds
+ * what one that does not know when to stop can make us allocate.
+ */
 #define SYNTHRDP_MINORS		256
 
-/* How long release waits for the host to read what was written */
+/*
+ * How long release waits for the host to read what was written: a busy host gets
+ * its time, and a process that is killed is gone before somebody wonders.
+ */
 #define FLUSH_TIMEOUT_MS	3000
 
 /*
  * A host signals that a full ring has drained when pending_send_sz asks for
  * it. Whether a real one still does so for the last byte is not known, so look
- * this often as well.
+ * this often as well: nobody notices the delay at the end of a session, nor do 60
+ * looks in FLUSH_TIMEOUT_MS cost anything.
  */
 #define FLUSH_LOOK_MS		50
 
@@ -166,6 +173,8 @@ static int session_save_tail(struct synthrdp_session *session)
 	const void *from;
 	int len;
 
+	lockdep_assert_held(&session->rx_lock);
+
 	while ((len = synthrdp_pipe_peek(&session->pipe, &from)) >= 0) {
 		memcpy(session->tail + session->tail_len, from, len);
 		session->tail_len += len;
@@ -256,6 +265,8 @@ static int session_peek(struct synthrdp_session *session, const void **from)
 
 static void session_consume(struct synthrdp_session *session, u32 len)
 {
+	lockdep_assert_held(&session->rx_lock);
+
 	if (session->hung_up)
 		session->tail_pos += len;
 	else

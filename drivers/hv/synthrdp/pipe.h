@@ -15,7 +15,8 @@
 /*
  * Size of the ring for one direction, its header page included. Both rings are
  * one physically contiguous allocation, so more is harder to get; this holds
- * three packets of the largest size.
+ * three packets of the largest size: one that is written, one that is read, and
+ * one in between.
  */
 #define SYNTHRDP_RING_SIZE	VMBUS_RING_SIZE(SZ_64K)
 
@@ -68,20 +69,35 @@ struct synthrdp_event {
 	atomic_t seq;
 };
 
+/**
+ * synthrdp_event_init() - nothing has happened yet
+ * @event: event to set up
+ */
 static inline void synthrdp_event_init(struct synthrdp_event *event)
 {
 	init_waitqueue_head(&event->wait);
 	atomic_set(&event->seq, 0);
 }
 
-/* Acquire: the look that follows must not happen before. */
+/**
+ * synthrdp_event_seq() - how often it has happened
+ * @event: the event
+ *
+ * Acquire: the look that follows must not happen before.
+ *
+ * Return: a number to compare with a later one.
+ */
 static inline int synthrdp_event_seq(struct synthrdp_event *event)
 {
 	return atomic_read_acquire(&event->seq);
 }
 
-/*
- * Returns 0, or -ERESTARTSYS if a signal came, even when there is no need to
+/**
+ * synthrdp_event_wait() - sleep until it happens again
+ * @event: the event
+ * @seq: what synthrdp_event_seq() returned before the look that was in vain
+ *
+ * Return: 0, or -ERESTARTSYS if a signal came, even when there is no need to
  * sleep: a host that makes things happen all the time must not keep a process
  * from being killed.
  */
@@ -94,6 +110,12 @@ static inline int synthrdp_event_wait(struct synthrdp_event *event, int seq)
 					synthrdp_event_seq(event) != seq);
 }
 
+/**
+ * synthrdp_event_signal() - it has happened: wake all who wait for it
+ * @event: the event
+ *
+ * Any context.
+ */
 static inline void synthrdp_event_signal(struct synthrdp_event *event)
 {
 	atomic_inc(&event->seq);

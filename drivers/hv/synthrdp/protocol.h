@@ -30,7 +30,11 @@
 #define SYNTHRDP_VERSION_MAJOR		1
 #define SYNTHRDP_VERSION_MINOR		0
 
-/* Pipe packets: the only type that carries data, and the most it may carry */
+/*
+ * Pipe packets: the only type that carries data, and the most it may carry. That
+ * is the limit of all pipes: MAX_PIPE_DATA_PAYLOAD in <linux/hyperv.h>, which
+ * this file does without.
+ */
 #define SYNTHRDP_PIPE_DATA		1
 #define SYNTHRDP_PIPE_MAX_DATA		16384
 
