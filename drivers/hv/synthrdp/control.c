@@ -77,7 +77,24 @@ static const char * const control_state_names[] = {
 	[CONTROL_FAILED]	= "failed",
 };
 
-/* Why a state changes. What a conversation fails of is logged; see control_told. */
+/**
+ * enum control_cause - why a state changes
+ * @CAUSE_NONE: no failure: the conversation goes on
+ * @CAUSE_ON: somebody wants it on
+ * @CAUSE_RETRY: the pause after a failure is over
+ * @CAUSE_OPENED: the host has opened the channel
+ * @CAUSE_AGREED: the host agrees to the version
+ * @CAUSE_OFF: somebody wants it off, or the machine is going to sleep
+ * @CAUSE_REJECTED: the host refuses the version; this and all that follow are
+ *	logged, see control_told
+ * @CAUSE_NOT_OPENED: the channel cannot be opened
+ * @CAUSE_NOT_SENT: the version request cannot be sent
+ * @CAUSE_TIMEOUT: ANSWER_TIMEOUT is over
+ * @CAUSE_MALFORMED: a packet or a message that is not sound
+ * @CAUSE_UNEXPECTED: a sound message in the wrong state
+ * @CAUSE_VERSION: the host agrees to something else
+ * @CAUSE_ERROR: the host reports an error
+ */
 enum control_cause {
 	CAUSE_NONE,
 	CAUSE_ON,
