@@ -5,6 +5,9 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 DESTDIR ?=
 PREFIX ?= /usr
 
+# What the packages are built from
+PACKAGED := COPYING Kbuild Kconfig Makefile README.md debian dkms.conf drivers tools
+
 # Python of the distribution: the tests use its packages.
 PYTHON := /usr/bin/python3
 
@@ -16,6 +19,7 @@ help:
 	@echo '  make install          install both, and an xrdp instance for them'
 	@echo '  make modules          the module only'
 	@echo '  make relay            the relay only'
+	@echo '  make deb              Debian packages of all that, in build/deb'
 	@echo '  make clean            remove what was built'
 	@echo '      KDIR=DIR          build for the kernel whose headers are in DIR'
 	@echo '      DESTDIR=DIR       install below DIR'
@@ -25,7 +29,9 @@ help:
 	@echo '      KEEP=1            leave it running, and say how to look around'
 	@echo '  make check            all tests'
 	@echo '      T=PATTERN         those whose names match'
-	@echo '  make check-debug      the same and KUnit on kernels that find more (an hour)'
+	@echo '  make check-debug      the same, KUnit, and thousands of random sessions on'
+	@echo '                        kernels that find more (an hour)'
+	@echo '      SEED=N            with the dice of the run that said so'
 	@echo '  make mutants          break the driver, and see the tests notice'
 
 # One line for what is missing, instead of a trace.
@@ -52,6 +58,18 @@ tools_install:
 install: modules relay
 	$(MAKE) modules_install tools_install
 
+# Built from a copy: dpkg-buildpackage writes beside the directory that it is run in.
+deb:
+	@command -v dpkg-buildpackage >/dev/null || { \
+		echo 'No dpkg-buildpackage. On Debian: apt install dpkg-dev; then apt build-dep ./' >&2; \
+		exit 1; }
+	rm -rf build/deb
+	mkdir -p build/deb/source
+	cp -a $(PACKAGED) build/deb/source
+	cd build/deb/source && dpkg-buildpackage --no-sign --build=binary
+	@rm -rf build/deb/source
+	@ls build/deb/*.deb
+
 # Not the kernel's own: its headers may have gone since.
 modules_clean:
 	@rm -f Module.symvers modules.order .*.cmd
@@ -70,12 +88,14 @@ check:
 	@$(PYTHON) tests/run $(if $(T),-k '$(T)')
 
 # Kernels that find what a test alone would not see; the first run builds them.
+# With a seed, tests/vm/test_soak.py makes thousands of random sessions.
 check-debug:
 	@SYNTHRDP_KERNELS='debug-6.1 debug-sid kcsan' \
+		SYNTHRDP_SEED='$(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom))' \
 		$(PYTHON) tests/run kunit vm vm/debug_allocations.py $(if $(T),-k '$(T)')
 
 mutants:
 	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
 
 .PHONY: all help kernel-headers modules modules_install modules_clean \
-	relay tools_install install clean demo check mutants
+	relay tools_install install deb clean demo check check-debug mutants

@@ -24,7 +24,9 @@ EXEMPT = {
 }
 # kzalloc_obj() is not in the older of the kernels that the driver builds for.
 EXEMPT_ALL = ("ALLOC_WITH_SIZEOF",)
-NO_LICENCE_LINE = ("COPYING", "*.patch", "*.png", "series", ".gitignore")
+# debian/copyright speaks for what is beside it.
+NO_LICENCE_LINE = ("COPYING", "*.patch", "*.png", "series", ".gitignore", "debian/*",
+                   "debian/source/*")
 
 
 def run(*argv: str | Path, cwd: Path = TOP, **environment: str) -> None:
