@@ -12,7 +12,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvhost import cache, kernels, roots
+from hvhost import cache, disks, kernels, roots
 
 KERNEL = "6.1"
 SUITE = kernels.SUITES[KERNEL]
@@ -72,14 +72,9 @@ class Desktop:
 def desktop() -> Desktop:
     """The desktop, from the cache or built."""
     root = roots.root(roots.Spec("desktop", SUITE, PACKAGES, SETUP, 90))
-    disk = cache.get("demo/disks", cache.key(root.key, SIZE), lambda new: _make_disk(root, new),
-                     "the desktop's disk", 7)
+    disk = cache.get("demo/disks", cache.key(root.key, SIZE),
+                     lambda new: disks.make(root.path, new, SIZE), "the desktop's disk", 7)
     return Desktop(root, disk)
-
-
-def _make_disk(root: roots.Root, new: Path) -> None:
-    cache.run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", root.path, new, SIZE],
-              "the desktop's disk")
 
 
 def project(guest: Desktop) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from hvhost import disks
 from hvhost.channel import ChannelError, Closed, Opened, Timeout
 from hvhost.log import Log
 from hvhost.synthrdp import (CONTROL, CONTROL_CLASS, DATA_CLASS, Session, SynthRdpHost,
@@ -140,11 +141,8 @@ class Machine:
         control = ChannelSpec(str(CONTROL_CLASS), str(CONTROL))
         data = [ChannelSpec(str(DATA_CLASS), str(data_instance(number)), offered=False)
                 for number in SESSIONS]
-        arguments = ["-device", "nvme,id=disks,serial=demo"]
-        for number, disk, how in ((1, desktop.disk, "cache=unsafe,snapshot=on"),
-                                  (2, project, "readonly=on")):
-            arguments += ["-drive", f"if=none,id=disk{number},format=raw,file={disk},{how}",
-                          "-device", f"nvme-ns,bus=disks,drive=disk{number},nsid={number}"]
+        arguments = disks.attached((desktop.disk, "cache=unsafe,snapshot=on"),
+                                   (project, "readonly=on"))
         for name in ("shell", "root"):
             arguments += ["-chardev",
                           f"socket,id={name},path={directory / name},server=on,wait=off",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ KERNELS = kernels.NAMES[:1] if GIVEN else kernels.NAMES
 class Bench:
     """Keeps one guest running; one that a test has spoilt is replaced."""
 
-    def __init__(self, kernel: str, **options: Any) -> None:
+    def __init__(self, kernel: str, arguments: Sequence[str] = (), **options: Any) -> None:
         self.kernel = kernel
+        self._arguments = arguments
         self._options = options
         self._lab: Lab | None = None
         self._ports: Ports | None = None
@@ -40,7 +42,8 @@ class Bench:
             module = Path(GIVEN) if GIVEN else kernels.module(self.kernel)
             self._ports = Ports()
             guest = Guest(kernels.kernel(self.kernel), CHANNELS, module=module,
-                          arguments=self._ports.arguments(), **self._options)
+                          arguments=[*self._ports.arguments(), *self._arguments],
+                          **self._options)
             try:
                 host = SynthRdpHost(guest.vm.channel_socket, Log(f"the guest ({self.kernel})"))
                 self._lab = Lab(guest, host, self._ports)
