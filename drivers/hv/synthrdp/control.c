@@ -84,7 +84,8 @@ static const char * const control_state_names[] = {
  * @CAUSE_RETRY: the pause after a failure is over
  * @CAUSE_OPENED: the host has opened the channel
  * @CAUSE_AGREED: the host agrees to the version
- * @CAUSE_OFF: somebody wants it off, or the machine is going to sleep
+ * @CAUSE_OFF: somebody wants it off
+ * @CAUSE_SUSPENDED: the machine is about to hibernate
  * @CAUSE_REJECTED: the host refuses the version; this and all that follow are
  *	logged, see control_told
  * @CAUSE_NOT_OPENED: the channel cannot be opened
@@ -102,6 +103,7 @@ enum control_cause {
 	CAUSE_OPENED,
 	CAUSE_AGREED,
 	CAUSE_OFF,
+	CAUSE_SUSPENDED,
 	CAUSE_REJECTED,
 	CAUSE_NOT_OPENED,
 	CAUSE_NOT_SENT,
@@ -119,6 +121,7 @@ static const char * const control_cause_texts[] = {
 	[CAUSE_OPENED]		= "channel opened",
 	[CAUSE_AGREED]		= "the host agrees",
 	[CAUSE_OFF]		= "switched off",
+	[CAUSE_SUSPENDED]	= "suspended",
 	[CAUSE_REJECTED]	= "the host rejects protocol version 1.0",
 	[CAUSE_NOT_OPENED]	= "cannot open the control channel",
 	[CAUSE_NOT_SENT]	= "cannot send the version request",
@@ -421,7 +424,7 @@ static void control_work(struct work_struct *work)
 	struct synthrdp_control *ctrl =
 		container_of(work, struct synthrdp_control, work.work);
 	bool enabled, restart, expired;
-	enum control_cause failure;
+	enum control_cause failure, off;
 	enum control_state state;
 
 	spin_lock_bh(&ctrl->lock);
@@ -432,6 +435,7 @@ static void control_work(struct work_struct *work)
 	state = ctrl->state;
 	failure = ctrl->failure;
 	enabled = ctrl->enabled && !ctrl->suspended;
+	off = ctrl->suspended ? CAUSE_SUSPENDED : CAUSE_OFF;
 	restart = ctrl->restart;
 	ctrl->restart = false;
 	spin_unlock_bh(&ctrl->lock);
@@ -442,9 +446,9 @@ static void control_work(struct work_struct *work)
 	}
 
 	if (!enabled) {
-		control_set_failure(ctrl, CAUSE_OFF);
+		control_set_failure(ctrl, off);
 		control_close(ctrl);
-		control_set_state(ctrl, CONTROL_DISABLED, CAUSE_OFF);
+		control_set_state(ctrl, CONTROL_DISABLED, off);
 		return;
 	}
 
