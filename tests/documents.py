@@ -16,9 +16,8 @@ INTERNALS: Final = (DOCUMENTATION / "driver-internals.rst").read_text()
 
 def examples(document: str, language: str) -> dict[str, str]:
     """The blocks of code that have a name, by it."""
-    text = (DOCUMENTATION / document).read_text()
-    found = re.findall(rf"^\.\. code-block:: {language}\n +:name: (\S+)\n\n((?:(?: +.*)?\n)+)", text,
-                       re.MULTILINE)
+    found = re.findall(rf"^\.\. code-block:: {language}\n +:name: (\S+)\n\n((?:(?: +.*)?\n)+)",
+                       (DOCUMENTATION / document).read_text(), re.MULTILINE)
     return {name: textwrap.dedent(block).strip() + "\n" for name, block in found}
 
 
