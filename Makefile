@@ -53,6 +53,7 @@ relay:
 tools_install:
 	$(MAKE) -C tools/synthrdp-relay install \
 		DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
+	$(MAKE) -C tools/synthrdpctl install DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
 	$(MAKE) -C tools/xrdp install DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
 
 install: modules relay
