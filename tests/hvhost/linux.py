@@ -31,6 +31,8 @@ UNUSED = [f"{place}/{file}" for place in (
 # A kernel tree with the driver in it: its directory is mounted there.
 HOOKS = {"drivers/Kconfig": 'source "drivers/hv/synthrdp/Kconfig"',
          "drivers/Makefile": "obj-y += hv/synthrdp/"}
+# Until 6.17 the bus was called HYPERV; the driver's Kconfig knows its present name.
+OLD_HOOKS = {"drivers/hv/Kconfig": "config HYPERV_VMBUS\n\tdef_tristate HYPERV"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def root(suite: str) -> roots.Root:
 
 def source(suite: str) -> Path:
     """The suite's newest kernel source, the driver's place in it prepared."""
+    hooks = {**HOOKS, **(OLD_HOOKS if suite == "bookworm" else {})}
+
     def unpack(new: Path) -> None:
         new.mkdir()
         _run(suite, ["sh", "-euc", 'tar -xf /usr/src/linux-source-*.tar.xz -C "$0"'
@@ -66,10 +70,10 @@ def source(suite: str) -> Path:
                      *(f"--exclude=linux-source-*/{pattern}" for pattern in UNUSED)],
              {new: LINUX}, "unpacking the kernel source")
         (new / "drivers/hv/synthrdp").mkdir()
-        for name, line in HOOKS.items():
+        for name, line in hooks.items():
             with (new / name).open("a", encoding="ascii") as file:
                 file.write(line + "\n")
-    key = cache.key(root(suite).key, UNUSED, HOOKS.values())
+    key = cache.key(root(suite).key, UNUSED, hooks.values())
     return cache.get(f"linux/{suite}", key, unpack, f"the kernel source of {suite}", 40)
 
 

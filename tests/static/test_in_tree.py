@@ -10,7 +10,6 @@ import pytest
 
 from hvhost import cache, linux
 
-# Until 6.17 HYPERV is the bus; then HYPERV_VMBUS, which older kernels do not know.
 OPTIONS = ("64BIT=y", "SMP=y", "PCI=y", "ACPI=y", "HYPERVISOR_GUEST=y", "PARAVIRT=y", "MODULES=y",
            "FTRACE=y", "ENABLE_DEFAULT_TRACERS=y", "HYPERV=y", "HYPERV_VMBUS=y")
 PLACE = "drivers/hv/synthrdp"
