@@ -350,6 +350,7 @@ class Channel:
             except (OSError, ValueError, struct.error, ChannelError) as error:
                 why = f"lost the device: {error}"
         with self._changed:
+            self.offered = False        # who wants to know asks anew
             if self._gone is None:
                 self._gone = why
                 self.log.add(self.name, "-", why)

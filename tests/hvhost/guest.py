@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 import errno
+import functools
 import marshal
 import os
 import signal
@@ -27,6 +28,9 @@ from hvhost.vm import VM, ChannelSpec, VMError
 T = TypeVar("T")
 BOOT_TIMEOUT = 180.0            # some 4 s on an idle machine, ten times that on a busy one
 TIMEOUT = 30.0
+RESTART, KEXEC = 0x01234567, 0x45584543     # of reboot(2)
+DISK = "/dev/nvme0n1"
+HIBERNATE_TIMEOUT = 90.0        # one way; some 3 s on an idle machine
 
 
 class GuestError(Exception):
@@ -153,9 +157,12 @@ class Guest:
         self._taint = self._taint_before = 0
         self._expected: list[str] = []
         self._allowed: list[str] = []
+        self._asleep: Job | None = None     # it hibernates: what waits to go on
         self.boot_time = time.monotonic()
-        self.vm = VM(kernel.vmlinuz, initramfs.initramfs(kernel), channels,
-                     on_port=self._on_port, on_event=self._on_event, **options)
+        self._machine = functools.partial(
+            VM, kernel.vmlinuz, initramfs.initramfs(kernel), channels,
+            on_port=self._on_port, on_event=self._on_event, **options)
+        self.vm = self._machine()
         try:
             self._wait_boot(0)
         except BaseException:
@@ -201,7 +208,7 @@ class Guest:
             self._died = f"the guest runs {release}, not {self.kernel.release}"
         self._boots += 1
         for job in self._jobs.values():     # those of a former life
-            if not job.done():
+            if not job.done() and not self._asleep:
                 job.finish(signal.SIGKILL, None)
 
     def _on_kmsg(self, text: str) -> None:
@@ -321,8 +328,60 @@ class Guest:
             self.vm.reset()
         else:
             self.vm.allow_reboot(True)
-            self.start(_reboot)
+            self.start(_reboot, RESTART)
         self._wait_boot(before)
+
+    def kexec(self, *, panic: bool = False) -> None:
+        """Have the kernel start itself anew; or panic, and the same kernel look into that, which
+        needs crashkernel= on the command line. Wait until it is up again."""
+        self.run(_load_kernel, self.kernel.vmlinuz.read_bytes(),
+                 initramfs.initramfs(self.kernel).read_bytes(), panic, timeout=2 * TIMEOUT)
+        before = self._boots
+        self.boot_time = time.monotonic()
+        if panic:
+            self.start(_write, "/proc/sysrq-trigger", "c")
+        else:
+            self.start(_reboot, KEXEC)
+        self._wait_boot(before)
+
+    # ---- hibernation
+
+    def make_swap(self, megabytes: int) -> None:
+        """Make the begin of the disk swap space, and use it."""
+        self.run(_make_swap, megabytes)
+
+    def hibernate(self) -> None:
+        """Suspend to disk: QEMU ends. Raises what write(2) says if that fails."""
+        job = self.start(_write, "/sys/power/state", "disk")
+        self.wait_for(lambda: job.done() or not self.vm.alive, HIBERNATE_TIMEOUT,
+                      "the end of hibernation")
+        if job.done():
+            job.result()
+            raise GuestError("the guest does not hibernate")
+        self._asleep = job
+
+    def boot_to_resume(self) -> None:
+        """Boot another machine with the same disk, as far as to where it can resume."""
+        boots, messages, mark = self._boots, len(self._messages), self._mark
+        self.vm.kill()
+        self._died = ""
+        self.vm = self._machine()
+        self._wait_boot(boots)
+        del self._messages[messages:]       # what any kernel says that boots
+        self._mark = mark
+
+    def resume(self) -> None:
+        """Wake up, and find all processes as they were."""
+        assert self._asleep
+        job, waking = self._asleep, self.start(_resume)
+        self.wait_for(lambda: job.done() or waking.done(), HIBERNATE_TIMEOUT,
+                      "the guest that was to resume")
+        if not job.done():
+            waking.result()
+            raise GuestError("the guest does not resume")
+        waking.finish(signal.SIGKILL, None)
+        self._asleep = None
+        job.result()
 
     # ---- kernel messages
 
@@ -390,9 +449,47 @@ def _delete_module(name: str) -> None:
         time.sleep(0.01)
 
 
-def _reboot() -> None:
+def _make_swap(megabytes: int) -> None:
     import ctypes
-    ctypes.CDLL(None).reboot(0x01234567)
+    import struct
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.swapoff(DISK.encode())
+    page = bytearray(4096)
+    struct.pack_into("<II", page, 1024, 1, (megabytes << 8) - 1)     # version, last page
+    page[-10:] = b"SWAPSPACE2"
+    with open(DISK, "r+b") as file:
+        file.write(page)
+    if libc.swapon(DISK.encode(), 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _resume() -> None:
+    device = os.stat(DISK).st_rdev
+    _write("/sys/power/resume", f"{os.major(device)}:{os.minor(device)}")
+
+
+def _load_kernel(kernel: bytes, initrd: bytes, panic: bool) -> None:
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    files = []
+    for path, data in (("/tmp/kernel", kernel), ("/tmp/initrd", initrd)):
+        with open(path, "wb") as file:
+            file.write(data)
+        files.append(os.open(path, os.O_RDONLY))
+        os.unlink(path)
+    words = [word for word in _read("/proc/cmdline").split()
+             if not (panic and word.startswith("crashkernel="))]
+    line = " ".join(words + ["nr_cpus=1", "reset_devices"] * panic).encode()
+    if libc.syscall(320, *files, ctypes.c_ulong(len(line) + 1), line,   # kexec_file_load
+                    ctypes.c_ulong(2 * panic)):                         # KEXEC_FILE_ON_CRASH
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _reboot(command: int) -> None:
+    import ctypes
+    ctypes.CDLL(None).reboot(ctypes.c_int(command))
 
 
 def _read(path: str) -> str:

@@ -88,7 +88,7 @@ class VM:
                  channels: Sequence[ChannelSpec] = (), *, smp: int = 1, memory: int = 512,
                  cpu_options: str = "hv-avic=on", vmbus_version: str = "",
                  command_line: str = COMMAND_LINE, append: str = "",
-                 arguments: Sequence[str] = (),
+                 disk: Path | None = None, arguments: Sequence[str] = (),
                  on_port: Callable[[bytes], None] = lambda data: None,
                  on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
         self._on_event = on_event
@@ -115,6 +115,9 @@ class VM:
         argv += ["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control",
                  "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,nr=1",
                  "-device", bridge]
+        if disk:                # NVMe: what all kernels have built in
+            argv += ["-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={disk}",
+                     "-device", "nvme,drive=disk,serial=disk"]
         for spec in channels:
             argv += ["-chardev", f"socket,id={spec.name}-c,path={self.channel_socket(spec)},"
                      "server=on,wait=off", "-device", json.dumps(spec.properties())]

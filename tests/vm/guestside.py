@@ -425,7 +425,9 @@ class Server:
     def serve(self) -> None:
         """Take requests for ever."""
         held = b""
-        while data := os.read(self._port, 1 << 16):
+        while True:
+            if not (data := os.read(self._port, 1 << 16)):
+                time.sleep(0.05)        # woken from hibernation: the host is on its way
             *lines, held = (held + data).split(b"\n")
             for line in filter(None, lines):
                 user, number, name, *args = marshal.loads(base64.b64decode(line))

@@ -51,6 +51,7 @@ class Lab:
         self._ports = ports
         self._stack = ExitStack()
         self.sessions: list[Session] = []
+        self._users: list[User] = []
         self._observer = User(guest, ports)     # opens no node
 
     def write(self, path: str, text: str) -> None:
@@ -113,7 +114,8 @@ class Lab:
 
     def user(self, *modules: ModuleType) -> User:
         """A process in the guest, which knows these modules as well."""
-        return self._stack.enter_context(User(self.guest, self._ports, *modules))
+        self._users.append(self._stack.enter_context(User(self.guest, self._ports, *modules)))
+        return self._users[-1]
 
     def opened(self, which: Instance = 1, node: int | None = None,
                **how: Any) -> tuple[Session, User]:
@@ -151,6 +153,7 @@ class Lab:
         self.host.forget_requests()
         self.host.complaints.clear()
         self.sessions.clear()
+        self._users.clear()
         with self._stack:
             yield self
             for session in self.sessions:      # no user need wait in close(2)
@@ -160,12 +163,25 @@ class Lab:
         amiss = self.host.complaints + self.guest.end_test()
         assert not amiss, "\n".join(amiss)
 
-    def restart(self) -> None:
-        """Push the reset button, and load the driver again."""
+    def restart(self, how: Callable[[], None] | None = None) -> None:
+        """Push the reset button, or do this, and load the driver again."""
         self._observer.leave()
-        self.guest.reset()
+        (how or self.guest.reset)()
         self._observer = User(self.guest, self._ports)
         self.guest.insmod()
+
+    def hibernate(self, *offered: Instance) -> None:
+        """Suspend to disk, and resume on another host, which offers these data channels."""
+        self.guest.hibernate()
+        self.host.close()
+        self.guest.boot_to_resume()
+        self.host = SynthRdpHost(self.guest.vm.channel_socket, self.host.log)
+        for user in (self._observer, *self._users):
+            user.reconnect()
+        for which in offered:
+            self.sessions.append(self._stack.enter_context(
+                self.host.open_session(which, announce="never")))
+        self.guest.resume()
 
     def last_words(self) -> list[str]:
         """What the kernel said during this test, for one that failed."""

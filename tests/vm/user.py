@@ -89,6 +89,12 @@ class Ports:
             self._sockets[port] = channel.connect(self._folder / str(port))
         return port, self._sockets[port]
 
+    def reconnect(self, port: int) -> socket.socket:
+        """The port of another machine."""
+        self._sockets.pop(port).close()
+        self._sockets[port] = channel.connect(self._folder / str(port))
+        return self._sockets[port]
+
     def give_back(self, port: int) -> None:
         """It is free again."""
         self._sockets.pop(port).close()
@@ -140,8 +146,7 @@ class User:
         self._answers: dict[int, tuple[Any, ...]] = {}
         self._calls: list[Call] = []
         self._port, self._socket = ports.take()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._listen()
         texts = {module.__name__: inspect.getsource(module) for module in (guestside, *modules)}
         self._job = guest.start(_serve, texts, f"/dev/vport0p{FIRST_PORT + self._port}",
                                 self._number)
@@ -166,11 +171,21 @@ class User:
         self._reader.join(TIMEOUT)
         self._ports.give_back(self._port)
 
+    def reconnect(self) -> None:
+        """Go on with the same process in another machine, that one gone."""
+        self._reader.join(TIMEOUT)
+        self._socket = self._ports.reconnect(self._port)
+        self._listen()
+
     def kill(self) -> None:
         """End the process, which closes what it has open, and wait for that."""
         if not self._job.done():
             self._job.kill(signal.SIGKILL)
             self._job.wait()
+
+    def _listen(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         held = b""
