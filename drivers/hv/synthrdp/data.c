@@ -3,11 +3,15 @@
  * A data channel's life, its character device and its counters.
  *
  * The host offers a data channel for each session and withdraws it when the
- * session ends, at any time, whoever sleeps in the driver. Three things have
+ * session ends, at any time, whoever sleeps in the driver. Four things have
  * lives of their own:
  *
- * - struct synthrdp_data, from probe until the last reference to its device is
- *   gone, which may be long after the VMBus device went: an open file keeps it;
+ * - struct synthrdp_offer, from probe to remove. That is as long as the channel
+ *   is offered, or longer: the bus keeps a channel that is not offered again
+ *   when the machine wakes up from hibernation;
+ * - struct synthrdp_data, from when the channel is offered until the last
+ *   reference to its device is gone, which may be long after the VMBus device
+ *   went: an open file keeps it;
  * - struct synthrdp_session, from open to release;
  * - the pipe in the session, from open to the first of: release, removal of
  *   the VMBus device, suspend.
@@ -46,6 +50,7 @@
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "data.h"
 #include "pipe.h"
@@ -71,12 +76,28 @@
  */
 #define FLUSH_LOOK_MS		50
 
+/* How often to look whether a channel without a node is offered again */
+#define OFFER_LOOK		HZ
+
 static dev_t synthrdp_devt;
 static DEFINE_IDA(synthrdp_numbers);
 
 /* Devices not yet released: module exit waits until their code is done with. */
 static atomic_t synthrdp_live = ATOMIC_INIT(0);
 static DECLARE_WAIT_QUEUE_HEAD(synthrdp_all_released);
+
+/**
+ * struct synthrdp_offer - a data channel as the bus knows it
+ * @hdev: the VMBus device
+ * @data: its node, or NULL while the channel is not offered; belongs to @renew
+ *	after probe
+ * @renew: makes the node anew after hibernation
+ */
+struct synthrdp_offer {
+	struct hv_device *hdev;
+	struct synthrdp_data *data;
+	struct delayed_work renew;
+};
 
 /**
  * struct synthrdp_data - a data channel and its node
@@ -610,15 +631,8 @@ static void data_release(struct device *dev)
 	rcu_read_unlock();
 }
 
-/**
- * synthrdp_data_probe() - make a node for a data channel
- * @hdev: the VMBus device
- *
- * The channel itself is opened when the node is.
- *
- * Return: 0 or a negative errno.
- */
-int synthrdp_data_probe(struct hv_device *hdev)
+/* Make a node. The channel itself is opened when the node is. */
+static struct synthrdp_data *data_create(struct hv_device *hdev)
 {
 	struct synthrdp_data *data;
 	int number, ret;
@@ -631,8 +645,10 @@ int synthrdp_data_probe(struct hv_device *hdev)
 		number = ida_alloc_range(&synthrdp_numbers,
 					 SYNTHRDP_KNOWN_INSTANCES,
 					 SYNTHRDP_MINORS - 1, GFP_KERNEL);
-	if (number < 0)
-		return number;		/* the bus says so in the log */
+	if (number < 0) {
+		dev_err(&hdev->device, "no free device number\n");
+		return ERR_PTR(number);
+	}
 
 	data = kzalloc(sizeof(*data), GFP_KERNEL);
 	if (!data) {
@@ -640,7 +656,6 @@ int synthrdp_data_probe(struct hv_device *hdev)
 		goto err_number;
 	}
 	data->number = number;
-	data->counters.number = number;
 	data->hdev = hdev;
 	mutex_init(&data->lock);
 
@@ -655,64 +670,144 @@ int synthrdp_data_probe(struct hv_device *hdev)
 	if (ret)
 		goto err_put;
 
-	hv_set_drvdata(hdev, data);
-
 	cdev_init(&data->cdev, &synthrdp_fops);
 	data->cdev.owner = THIS_MODULE;
 	ret = cdev_device_add(&data->cdev, &data->dev);
 	if (ret)
 		goto err_put;
 
-	return 0;
+	return data;
 
 err_put:
 	put_device(&data->dev);
 err_number:
 	ida_free(&synthrdp_numbers, number);
 
-	return ret;
+	return ERR_PTR(ret);
+}
+
+/* The VMBus device is not to be used any more. */
+static void data_detach(struct synthrdp_data *data, const char *reason)
+{
+	mutex_lock(&data->lock);
+	data->hdev = NULL;
+	data_close(data, reason);
+	mutex_unlock(&data->lock);
+}
+
+/*
+ * The node and its number go; who has it open reads what had arrived and then
+ * the end.
+ */
+static void data_destroy(struct synthrdp_data *data)
+{
+	int number = data->number;
+
+	cdev_device_del(&data->cdev, &data->dev);
+	data_detach(data, "removed");
+	put_device(&data->dev);
+	ida_free(&synthrdp_numbers, number);
+}
+
+/*
+ * After hibernation. Only a node that goes and comes tells user space that
+ * there is a session to serve. And the bus does not tell of a channel that the
+ * host offers again later than all others, so look.
+ */
+static void data_renew(struct work_struct *work)
+{
+	struct synthrdp_offer *offer =
+		container_of(work, struct synthrdp_offer, renew.work);
+	struct synthrdp_data *data;
+
+	if (offer->data)
+		data_destroy(offer->data);
+	offer->data = NULL;
+
+	if (!synthrdp_pipe_offered(offer->hdev->channel)) {
+		queue_delayed_work(system_freezable_wq, &offer->renew,
+				   OFFER_LOOK);
+		return;
+	}
+
+	data = data_create(offer->hdev);
+	if (!IS_ERR(data))
+		offer->data = data;
+}
+
+/**
+ * synthrdp_data_probe() - make a node for a data channel
+ * @hdev: the VMBus device
+ *
+ * Return: 0 or a negative errno.
+ */
+int synthrdp_data_probe(struct hv_device *hdev)
+{
+	struct synthrdp_offer *offer;
+
+	offer = kzalloc(sizeof(*offer), GFP_KERNEL);
+	if (!offer)
+		return -ENOMEM;
+
+	offer->hdev = hdev;
+	INIT_DELAYED_WORK(&offer->renew, data_renew);
+	offer->data = data_create(hdev);
+	if (IS_ERR(offer->data)) {
+		int ret = PTR_ERR(offer->data);
+
+		kfree(offer);
+		return ret;
+	}
+	hv_set_drvdata(hdev, offer);
+
+	return 0;
 }
 
 /**
  * synthrdp_data_remove() - the data channel goes
  * @hdev: the VMBus device
- *
- * The node and its number go with it; who has it open reads what had arrived
- * and then the end.
  */
 void synthrdp_data_remove(struct hv_device *hdev)
 {
-	struct synthrdp_data *data = hv_get_drvdata(hdev);
-	int number = data->number;
+	struct synthrdp_offer *offer = hv_get_drvdata(hdev);
 
-	cdev_device_del(&data->cdev, &data->dev);
-
-	mutex_lock(&data->lock);
-	data->hdev = NULL;
-	data_close(data, hdev->channel->rescind ? "withdrawn" : "unbound");
-	mutex_unlock(&data->lock);
-
-	put_device(&data->dev);
-	ida_free(&synthrdp_numbers, number);
+	cancel_delayed_work_sync(&offer->renew);
+	if (offer->data)
+		data_destroy(offer->data);
+	kfree(offer);
 }
 
 /**
  * synthrdp_data_suspend() - the machine is about to hibernate
  * @hdev: the VMBus device
  *
- * A session does not survive that: it ends as if the host had ended it. The
- * node stays, and may be opened again if the host still offers the channel
- * when the machine wakes up.
+ * A session does not survive that: it ends as if the host had ended it.
  *
  * Return: 0.
  */
 int synthrdp_data_suspend(struct hv_device *hdev)
 {
-	struct synthrdp_data *data = hv_get_drvdata(hdev);
+	struct synthrdp_offer *offer = hv_get_drvdata(hdev);
 
-	mutex_lock(&data->lock);
-	data_close(data, "suspended");
-	mutex_unlock(&data->lock);
+	if (offer->data)
+		data_detach(offer->data, "suspend");
+
+	return 0;
+}
+
+/**
+ * synthrdp_data_resume() - the machine has woken up, or did not hibernate
+ * @hdev: the VMBus device
+ *
+ * A device must not be removed or added before all of them have woken up.
+ *
+ * Return: 0.
+ */
+int synthrdp_data_resume(struct hv_device *hdev)
+{
+	struct synthrdp_offer *offer = hv_get_drvdata(hdev);
+
+	mod_delayed_work(system_freezable_wq, &offer->renew, 0);
 
 	return 0;
 }

@@ -13,5 +13,6 @@ void synthrdp_data_exit(void);
 int synthrdp_data_probe(struct hv_device *hdev);
 void synthrdp_data_remove(struct hv_device *hdev);
 int synthrdp_data_suspend(struct hv_device *hdev);
+int synthrdp_data_resume(struct hv_device *hdev);
 
 #endif /* _SYNTHRDP_DATA_H */

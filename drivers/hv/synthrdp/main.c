@@ -58,7 +58,7 @@ static int synthrdp_resume(struct hv_device *hdev)
 	if (is_control(hdev))
 		return synthrdp_control_resume(hdev);
 
-	return 0;
+	return synthrdp_data_resume(hdev);
 }
 
 static const struct hv_vmbus_device_id synthrdp_id_table[] = {

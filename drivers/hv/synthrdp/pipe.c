@@ -43,6 +43,19 @@ static u32 ring_bytes(u32 len)
 }
 
 /**
+ * synthrdp_pipe_offered() - is the channel one that the host offers?
+ * @channel: the channel
+ *
+ * The bus keeps those that it knew before hibernation, offered again or not.
+ *
+ * Return: whether it can be opened.
+ */
+bool synthrdp_pipe_offered(struct vmbus_channel *channel)
+{
+	return READ_ONCE(channel->offermsg.child_relid) != INVALID_RELID;
+}
+
+/**
  * synthrdp_pipe_open() - open a channel as a pipe
  * @pipe: pipe to set up
  * @channel: channel to open
@@ -73,11 +86,8 @@ int synthrdp_pipe_open(struct synthrdp_pipe *pipe,
 	BUILD_BUG_ON(SYNTHRDP_RING_SIZE - sizeof(struct hv_ring_buffer) <
 		     MAX_PACKET);
 
-	/*
-	 * A channel that has not been offered again since the machine woke up
-	 * from hibernation: vmbus_open() would wait for an answer for ever.
-	 */
-	if (channel->offermsg.child_relid == INVALID_RELID)
+	/* vmbus_open() would wait for an answer for ever. */
+	if (!synthrdp_pipe_offered(channel))
 		return -ENODEV;
 
 	*pipe = (struct synthrdp_pipe) {

@@ -170,6 +170,7 @@ struct synthrdp_pipe_packet {
 	u8 data[];
 } __packed;
 
+bool synthrdp_pipe_offered(struct vmbus_channel *channel);
 int synthrdp_pipe_open(struct synthrdp_pipe *pipe,
 		       struct vmbus_channel *channel,
 		       struct synthrdp_counters *counters,
