@@ -5,7 +5,9 @@
 #ifndef _SYNTHRDP_COMPAT_H
 #define _SYNTHRDP_COMPAT_H
 
+#include <linux/device.h>
 #include <linux/hyperv.h>
+#include <linux/module.h>
 #include <linux/version.h>
 
 /*
@@ -25,6 +27,13 @@ static int fn##_op(struct hv_device *hdev)				\
 	fn(hdev);							\
 	return 0;							\
 }
+#endif
+
+/* class_create() does not ask for the module since 6.4. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#define synthrdp_class_create(name)	class_create(name)
+#else
+#define synthrdp_class_create(name)	class_create(THIS_MODULE, name)
 #endif
 
 #endif /* _SYNTHRDP_COMPAT_H */

@@ -37,6 +37,7 @@
 
 #include <linux/cdev.h>
 #include <linux/device.h>
+#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/hyperv.h>
 #include <linux/idr.h>
@@ -52,6 +53,7 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#include "compat.h"
 #include "data.h"
 #include "pipe.h"
 #include "trace.h"
@@ -147,9 +149,8 @@ struct synthrdp_session {
 	u8 *tail;
 };
 
-static struct class synthrdp_class = {
-	.name = "synthrdp",
-};
+/* Not the module's own memory: its last reference may go after the module. */
+static struct class *synthrdp_class;
 
 static struct synthrdp_session *session_alloc(struct synthrdp_data *data)
 {
@@ -662,7 +663,7 @@ static struct synthrdp_data *data_create(struct hv_device *hdev)
 	device_initialize(&data->dev);
 	atomic_inc(&synthrdp_live);
 	data->dev.devt = MKDEV(MAJOR(synthrdp_devt), number);
-	data->dev.class = &synthrdp_class;
+	data->dev.class = synthrdp_class;
 	data->dev.parent = &hdev->device;
 	data->dev.groups = synthrdp_data_groups;
 	data->dev.release = data_release;
@@ -821,14 +822,14 @@ int synthrdp_data_init(void)
 {
 	int ret;
 
-	ret = class_register(&synthrdp_class);
-	if (ret)
-		return ret;
+	synthrdp_class = synthrdp_class_create("synthrdp");
+	if (IS_ERR(synthrdp_class))
+		return PTR_ERR(synthrdp_class);
 
 	ret = alloc_chrdev_region(&synthrdp_devt, 0, SYNTHRDP_MINORS,
 				  "synthrdp");
 	if (ret)
-		class_unregister(&synthrdp_class);
+		class_destroy(synthrdp_class);
 
 	return ret;
 }
@@ -844,5 +845,5 @@ void synthrdp_data_exit(void)
 	wait_event(synthrdp_all_released, !atomic_read(&synthrdp_live));
 	synchronize_rcu();
 	unregister_chrdev_region(synthrdp_devt, SYNTHRDP_MINORS);
-	class_unregister(&synthrdp_class);
+	class_destroy(synthrdp_class);
 }
