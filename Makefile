@@ -29,10 +29,13 @@ help:
 	@echo '      KEEP=1            leave it running, and say how to look around'
 	@echo '  make check            all tests'
 	@echo '      T=PATTERN         those whose names match'
+	@echo '  make lint             those of them that only read the sources'
 	@echo '  make check-debug      the same, KUnit, and thousands of random sessions on'
 	@echo '                        kernels that find more (an hour)'
 	@echo '      SEED=N            with the dice of the run that said so'
 	@echo '  make mutants          break the driver, and see the tests notice'
+	@echo '  make series           the driver as patches for the kernel, in build/series'
+	@echo '  make qemu-series      the patches of tests/qemu for QEMU, in build/qemu-series'
 
 # One line for what is missing, instead of a trace.
 kernel-headers:
@@ -88,6 +91,9 @@ demo:
 check:
 	@$(PYTHON) tests/run $(if $(T),-k '$(T)')
 
+lint:
+	@$(PYTHON) tests/run static $(if $(T),-k '$(T)')
+
 # Kernels that find what a test alone would not see; the first run builds them.
 # With a seed, tests/vm/test_soak.py makes thousands of random sessions.
 check-debug:
@@ -95,8 +101,16 @@ check-debug:
 		SYNTHRDP_SEED='$(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom))' \
 		$(PYTHON) tests/run kunit vm vm/debug_allocations.py $(if $(T),-k '$(T)')
 
+# The driver for the kernel, and what the emulated host needs for QEMU, as mails.
+series:
+	@$(PYTHON) tests/series/run linux
+
+qemu-series:
+	@$(PYTHON) tests/series/run qemu
+
 mutants:
 	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
 
 .PHONY: all help kernel-headers modules modules_install modules_clean \
-	relay tools_install install deb clean demo check check-debug mutants
+	relay tools_install install deb clean demo check lint check-debug mutants series \
+	qemu-series

@@ -10,20 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hvhost import cache, roots
 from tree import TOP, interpreter, text, tracked, written_in
 
-# What checkpatch says of files that must be as they are.
-EXEMPT = {
-    # Out of tree a driver must ask which kernel it is built for; in one place.
-    "drivers/hv/synthrdp/compat.h": ("LINUX_VERSION_CODE", "CONSTANT_COMPARISON"),
-    # The form that every trace header has.
-    "drivers/hv/synthrdp/trace.h": ("OPEN_ENDED_LINE", "PARENTHESIS_ALIGNMENT"),
-    # The macro's argument is a name.
-    "drivers/hv/synthrdp/pipe.h": ("MACRO_ARG_REUSE", "MACRO_ARG_PRECEDENCE"),
-}
-# kzalloc_obj() is not in the older of the kernels that the driver builds for.
-EXEMPT_ALL = ("ALLOC_WITH_SIZEOF",)
 # debian/copyright speaks for what is beside it.
 NO_LICENCE_LINE = ("COPYING", "*.patch", "*.png", "series", ".gitignore", "debian/*",
                    "debian/source/*")
@@ -36,38 +24,6 @@ def run(*argv: str | Path, cwd: Path = TOP, **environment: str) -> None:
                           stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         pytest.fail(done.stdout.strip(), pytrace=False)
-
-
-def _unpack_checkpatch(package: str, new: Path) -> None:
-    whole = new.with_name(new.name + ".whole")
-    try:
-        roots.unpack("sid", (package,), whole)
-        tar, = (whole / "usr/src").glob("linux-source-*.tar.xz")
-        new.mkdir()
-        names = [f"{package}/scripts/{name}" for name in
-                 ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch")]
-        cache.run(["tar", "-xf", tar, "-C", new, "--strip-components=2", "--occurrence=1", *names],
-                  "unpacking checkpatch")
-    finally:
-        cache.remove(whole)
-
-
-@pytest.fixture(scope="session", name="checkpatch")
-def _checkpatch() -> Path:
-    """checkpatch.pl of the newest kernel; it is in no smaller package than the whole source."""
-    package, = roots.dependencies("sid", "linux-source", r"linux-source-[\d.]+")
-    key = cache.key(package, roots.versions("sid", (package,))[package])
-    return cache.get("checkpatch", key, lambda new: _unpack_checkpatch(package, new),
-                     "checkpatch", 60) / "checkpatch.pl"
-
-
-@pytest.mark.parametrize("name", [name for name in tracked() if name.endswith((".c", ".h"))])
-def test_checkpatch(name: str, checkpatch: Path, tmp_path: Path) -> None:
-    """Kernel style, the tools' C too."""
-    ignored = ",".join((*EXEMPT_ALL, *EXEMPT.get(name, ())))
-    # Elsewhere, for it leaves a file in the current directory.
-    run("perl", checkpatch, "--no-tree", "--strict", "--terse", "--show-types", "--no-summary",
-        f"--ignore={ignored}", "-f", TOP / name, cwd=tmp_path)
 
 
 def _python_rooms() -> dict[str, list[str]]:

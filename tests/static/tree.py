@@ -7,16 +7,27 @@ import functools
 import subprocess
 from pathlib import Path
 
+from hvhost.cache import PrepareError
+
 TOP = Path(__file__).resolve().parents[2]
+
+
+def git(*arguments: str) -> str:
+    """What git prints."""
+    # The tree may belong to somebody else than root, who runs the tests.
+    done = subprocess.run(["git", "-c", f"safe.directory={TOP}", *arguments], cwd=TOP,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise PrepareError(f"{TOP} is to be checked as git knows it: {done.stderr.strip()}")
+    return done.stdout
 
 
 @functools.lru_cache(maxsize=None)
 def tracked() -> tuple[str, ...]:
     """All files that git tracks, as far as they exist."""
-    # The tree may belong to somebody else than root, who runs the tests.
-    done = subprocess.run(["git", "-c", f"safe.directory={TOP}", "ls-files", "-z"], cwd=TOP,
-                          stdout=subprocess.PIPE, text=True, check=True)
-    return tuple(name for name in done.stdout.split("\0") if name and (TOP / name).is_file())
+    return tuple(name for name in git("ls-files", "-z").split("\0")
+                 if name and (TOP / name).is_file())
 
 
 def text(name: str) -> str:
