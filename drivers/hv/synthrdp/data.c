@@ -646,10 +646,8 @@ static struct synthrdp_data *data_create(struct hv_device *hdev)
 		number = ida_alloc_range(&synthrdp_numbers,
 					 SYNTHRDP_KNOWN_INSTANCES,
 					 SYNTHRDP_MINORS - 1, GFP_KERNEL);
-	if (number < 0) {
-		dev_err(&hdev->device, "no free device number\n");
+	if (number < 0)
 		return ERR_PTR(number);
-	}
 
 	data = kzalloc(sizeof(*data), GFP_KERNEL);
 	if (!data) {
@@ -657,6 +655,7 @@ static struct synthrdp_data *data_create(struct hv_device *hdev)
 		goto err_number;
 	}
 	data->number = number;
+	data->counters.number = number;
 	data->hdev = hdev;
 	mutex_init(&data->lock);
 
@@ -700,12 +699,12 @@ static void data_detach(struct synthrdp_data *data, const char *reason)
  * The node and its number go; who has it open reads what had arrived and then
  * the end.
  */
-static void data_destroy(struct synthrdp_data *data)
+static void data_destroy(struct synthrdp_data *data, const char *reason)
 {
 	int number = data->number;
 
 	cdev_device_del(&data->cdev, &data->dev);
-	data_detach(data, "removed");
+	data_detach(data, reason);
 	put_device(&data->dev);
 	ida_free(&synthrdp_numbers, number);
 }
@@ -722,7 +721,7 @@ static void data_renew(struct work_struct *work)
 	struct synthrdp_data *data;
 
 	if (offer->data)
-		data_destroy(offer->data);
+		data_destroy(offer->data, "suspended");
 	offer->data = NULL;
 
 	if (!synthrdp_pipe_offered(offer->hdev->channel)) {
@@ -732,7 +731,10 @@ static void data_renew(struct work_struct *work)
 	}
 
 	data = data_create(offer->hdev);
-	if (!IS_ERR(data))
+	if (IS_ERR(data))
+		dev_warn_ratelimited(&offer->hdev->device,
+				     "no node after hibernation\n");
+	else
 		offer->data = data;
 }
 
@@ -774,7 +776,8 @@ void synthrdp_data_remove(struct hv_device *hdev)
 
 	cancel_delayed_work_sync(&offer->renew);
 	if (offer->data)
-		data_destroy(offer->data);
+		data_destroy(offer->data, hdev->channel->rescind ?
+					  "withdrawn" : "unbound");
 	kfree(offer);
 }
 
@@ -791,7 +794,7 @@ int synthrdp_data_suspend(struct hv_device *hdev)
 	struct synthrdp_offer *offer = hv_get_drvdata(hdev);
 
 	if (offer->data)
-		data_detach(offer->data, "suspend");
+		data_detach(offer->data, "suspended");
 
 	return 0;
 }
