@@ -23,7 +23,7 @@ from hvhost.log import Log
 
 VERSION: Final = 1
 GRANTS: Final = 64              # packets that automatic granting keeps in flight
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 30.0
 
 FRAME: Final = struct.Struct("<IHH")            # length of the rest, kind, opening
 PACKET: Final = struct.Struct("<HHIQ")          # type, flags, descriptor bytes, transaction id

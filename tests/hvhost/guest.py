@@ -27,7 +27,8 @@ from hvhost.vm import VM, ChannelSpec, VMError
 
 T = TypeVar("T")
 BOOT_TIMEOUT = 180.0            # some 4 s on an idle machine, ten times that on a busy one
-TIMEOUT = 30.0
+TIMEOUT = 60.0
+LEAKS_TIMEOUT = 300.0
 RESTART, KEXEC = 0x01234567, 0x45584543     # of reboot(2)
 DISK = "/dev/nvme0n1"
 HIBERNATE_TIMEOUT = 90.0        # one way; some 3 s on an idle machine
@@ -416,6 +417,10 @@ class Guest:
         new = set(kmsg.taints(self._taint)) - set(kmsg.taints(self._taint_before))
         return bad + [f"the kernel is tainted: {what}" for what in sorted(new)]
 
+    def leaks(self) -> str:
+        """What kmemleak takes for lost; nothing from a kernel that does not look."""
+        return self.run(_leaks, timeout=LEAKS_TIMEOUT)
+
     @property
     def alive(self) -> bool:
         """Whether it can serve a further test."""
@@ -501,6 +506,16 @@ def _write(path: str, text: str) -> None:
     fd = os.open(path, os.O_WRONLY)
     with contextlib.closing(os.fdopen(fd, "wb", buffering=0)) as file:
         file.write(text.encode())
+
+
+def _leaks() -> str:
+    place = "/sys/kernel/debug/kmemleak"
+    if not os.path.exists(place):
+        return ""
+    for _ in range(2):          # a first sight may be an accident
+        time.sleep(5.5)         # younger objects are not reported
+        _write(place, "scan")
+    return _read(place)
 
 
 def _exists(path: str) -> bool:

@@ -18,6 +18,8 @@ TOP = Path(__file__).resolve().parents[2]
 SUITES = {"6.1": "bookworm", "6.12": "trixie", "sid": "sid"}
 # Those to test on; besides Debian's own there are those that linux.py builds.
 NAMES = tuple(os.environ.get("SYNTHRDP_KERNELS", " ".join(SUITES)).split())
+# Those of them that look for trouble, or else one that does
+DEBUG = tuple(name for name in NAMES if name in linux.BUILDS) or ("debug-6.1",)
 BOOT_MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev",
                 "virtio_pci", "virtio_console")     # what the agent's channel needs, in order
 MODULES = (*BOOT_MODULES, "hv_vmbus", "uio", "uio_hv_generic")  # kept, where not built in

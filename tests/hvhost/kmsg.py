@@ -9,7 +9,7 @@ while they boot is nobody's fault and not looked at; that ends when the guest is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 WARNING = 4
@@ -29,6 +29,9 @@ FATAL = re.compile(r"BUG:|Oops|WARNING: |general protection fault|Kernel panic|K
                    r"possible (circular|recursive) locking|inconsistent lock state|"
                    r"suspicious RCU usage|blocked for more than|soft lockup|rcu.*detected.*stall|"
                    r"refcount_t:|list_(add|del) corruption|ODEBUG")
+KCSAN = re.compile("BUG: KCSAN: ")
+KCSAN_END = "=================================================================="
+IN_MODULE = re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+ \[\w+\]")
 # Bits of /proc/sys/kernel/tainted that say that something went wrong.
 TAINTS = {1: "module forced", 4: "machine check", 5: "bad page", 7: "oops", 9: "warning",
           14: "soft lockup"}
@@ -64,12 +67,28 @@ def taints(value: int) -> list[str]:
     return [name for bit, name in TAINTS.items() if value >> bit & 1]
 
 
+def _without_races_of_others(messages: Iterable[Message]) -> Iterator[Message]:
+    """Leave out what KCSAN reports of the kernel itself: where no frame is in a module."""
+    report: list[Message] = []
+    for message in messages:
+        if report or KCSAN.match(message.text):
+            report.append(message)
+            if not message.text.startswith(KCSAN_END):
+                continue
+            if any(IN_MODULE.search(line.text) for line in report):
+                yield from report
+            report = []
+        elif not message.text.startswith(KCSAN_END):
+            yield message
+    yield from report
+
+
 def complaints(messages: Iterable[Message], expected: Iterable[str],
                allowed: Iterable[str]) -> list[str]:
     """What is wrong with the messages that came during a test."""
     expected = list(expected)
     may = [re.compile(pattern) for pattern in (*ALWAYS_ALLOWED, *allowed, *expected)]
-    messages = list(messages)
+    messages = list(_without_races_of_others(messages))
     bad = [f"unexpected kernel message: {message}" for message in messages
            if (message.level <= WARNING or FATAL.search(message.text))
            and not any(pattern.search(message.text) for pattern in may)]

@@ -56,6 +56,16 @@ def test_the_worst_is_seen_at_any_level(text: str) -> None:
     assert kmsg.complaints(said(text, level=6), [], [])
 
 
+@pytest.mark.parametrize(("frame", "complained"), [
+    ("vfs_read+0x12/0x34", False), ("synthrdp_poll+0x12/0x34 [hv_synthrdp]", True)])
+def test_races_of_the_kernel_itself(frame: str, complained: bool) -> None:
+    """KCSAN finds many; those count in which a module has a part."""
+    report = said("=" * 66, "BUG: KCSAN: data-race in a / b", "read to 0x1 of 4 bytes:",
+                  f" {frame}", "=" * 66, level=3)
+    assert bool(kmsg.complaints(report, [], [])) == complained
+    assert len(kmsg.complaints(report + said("a: one"), [], [])) == 1 + 4 * complained
+
+
 def test_taints() -> None:
     """An out-of-tree, unsigned module is none; an oops and a warning are."""
     assert kmsg.taints(1 << 12 | 1 << 13) == []

@@ -16,7 +16,7 @@ from user import Ports, User
 
 CONTROL_FOLDER: Final = f"/sys/bus/vmbus/devices/{CONTROL}/synthrdp"
 DRIVER: Final = "/sys/bus/vmbus/drivers/hv_synthrdp"
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 30.0
 
 # Instances that no driver can know beforehand
 STRANGERS: Final = tuple(f"5e55104{n}-0000-4000-8000-000000000000" for n in range(3))

@@ -13,7 +13,7 @@ from hvhost.channel import Closed
 from hvhost.synthrdp import Session
 from lab import wait_until
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 class HostWriter(threading.Thread):

@@ -40,7 +40,7 @@ import guestside
 from hvhost import channel
 from hvhost.guest import Guest
 
-TIMEOUT: Final = 20.0
+TIMEOUT: Final = 60.0
 LONG: Final = 60_000            # ms for poll(2), which looks again when its time is up: too late
 PORTS: Final = 8                # users at a time
 FIRST_PORT: Final = 2           # the one before is the agent's
