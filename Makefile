@@ -99,7 +99,7 @@ lint:
 # test_many.py, which waits for each release of a device: here that takes seconds.
 check-debug:
 	@SYNTHRDP_KERNELS='debug-6.1 debug-sid kcsan' \
-		SYNTHRDP_SEED=$(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom)) \
+		SYNTHRDP_SEED=$(or $(SEED),$(strip $(shell od -An -N3 -tu4 /dev/urandom))) \
 		$(PYTHON) tests/run kunit vm vm/debug_allocations.py --ignore=vm/test_many.py \
 		$(if $(T),-k '$(T)')
 
