@@ -163,7 +163,7 @@ static void each_type_of_each_size(struct kunit *test)
 	int len;
 
 	put_u32(head, kind->type);
-	for (len = 1; len <= 64; len++) {
+	for (len = 1; len <= 1024; len++) {
 		u8 *msg = message(test, head, sizeof(head), len);
 
 		if (len < 8)
@@ -195,15 +195,22 @@ static void create_with_odd_guids(struct kunit *test)
 	static const u8 fills[] = { 0x00, 0xff, 0x5a };
 	u8 *msg = message(test, create_session, sizeof(create_session), 24);
 	const struct synthrdp_create_session *create = (void *)msg;
-	int i;
+	int i, bit;
 
 	KUNIT_EXPECT_EQ(test, synthrdp_parse(msg, 24), SYNTHRDP_CREATE);
 	KUNIT_EXPECT_EQ(test, synthrdp_instance_number(&create->instance), 0);
 	for (i = 0; i < ARRAY_SIZE(fills); i++) {
 		memset(msg + 8, fills[i], 16);
 		KUNIT_EXPECT_EQ(test, synthrdp_parse(msg, 24), SYNTHRDP_CREATE);
-		KUNIT_EXPECT_EQ(test, synthrdp_instance_number(&create->instance),
-				-ENOENT);
+		for (bit = 0; bit < 128; bit++) {
+			msg[8 + bit / 8] ^= 1 << bit % 8;
+			KUNIT_EXPECT_EQ(test, synthrdp_parse(msg, 24),
+					SYNTHRDP_CREATE);
+			KUNIT_EXPECT_EQ(test,
+					synthrdp_instance_number(&create->instance),
+					-ENOENT);
+			msg[8 + bit / 8] ^= 1 << bit % 8;
+		}
 	}
 }
 
@@ -224,6 +231,11 @@ static void instances_that_are_known(struct kunit *test)
 
 static void instances_that_are_nearly_known(struct kunit *test)
 {
+	/* As it is read out, where the first three fields are swapped */
+	static const guid_t spelled = { {
+		0x99, 0x22, 0x1f, 0xa1, 0x24, 0xad, 0x11, 0xe2,
+		0xbe, 0x98, 0x00, 0x1a, 0xa0, 0x1b, 0xbf, 0x6e,
+	} };
 	guid_t instance;
 	int number, at, bit;
 
@@ -240,6 +252,7 @@ static void instances_that_are_nearly_known(struct kunit *test)
 			}
 		}
 	}
+	KUNIT_EXPECT_EQ(test, synthrdp_instance_number(&spelled), -ENOENT);
 }
 
 static void classes_are_those_of_the_hosts(struct kunit *test)
