@@ -34,9 +34,8 @@ UNITS: Final = ("synthrdp-ready.service", "synthrdp-xrdp.service", "xrdp.service
 KERNEL_LOG: Final = ["Hyper-V: Host Build 10.0.20348.859-0-0", "hv_vmbus: Vmbus version:5.3"]
 ENDED: Final = ("/dev/synthrdp0: ended after 63.4 s, 1900 bytes to unix:/run/synthrdp/xrdp.sock,"
                 " 250000 from it: the client left")
-# Each program answers from files of its own name; the first two note how they were called.
+# Each program answers from files; systemctl notes how it was called.
 PROGRAMS: Final = {
-    "dmesg": 'cat "$DATA/dmesg"',
     "journalctl": 'for word; do case $word in -t|-u|--grep*) what=$word;; esac; unit=$word; done\n'
                   'case $what in --grep*) cat "$DATA/journal-grep";;'
                   ' *) cat "$DATA/journal-$unit";; esac 2>/dev/null || true',
@@ -147,7 +146,8 @@ class Guest:
         os.chown(self.path("run/synthrdp"), 980, 990)
 
     def _logs(self) -> None:
-        (self.data / "dmesg").write_text("\n".join(KERNEL_LOG) + "\n")
+        self.write("dev/kmsg", "")
+        self.kernel_said(*KERNEL_LOG)
         (self.data / "packages").write_text("xrdp 0.10.1-3.1\nxorgxrdp 1:0.10.2-1\n")
         (self.data / "load-state").write_text("loaded\n")
         (self.data / "systemctl-does").write_text("")
@@ -224,8 +224,8 @@ class Guest:
 
     def kernel_said(self, *lines: str) -> None:
         """More of the kernel's log."""
-        with (self.data / "dmesg").open("a") as file:
-            file.writelines(f"{line}\n" for line in lines)
+        with self.path("dev/kmsg").open("a") as file:
+            file.writelines(f"6,1,0,-;{line}\n SUBSYSTEM=x\n" for line in lines)
 
     def relay_said(self, *lines: str) -> None:
         """All that relays have said."""

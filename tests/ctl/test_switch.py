@@ -156,7 +156,8 @@ def test_end_without_systemd(guest: Guest) -> None:
     """The process gets a signal: it is a real one."""
     guest.remove("run/systemd")
     guest.remove(f"proc/{RELAY_PID}")
-    script = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print(); signal.pause()"
+    script = ("import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print();"
+              " signal.pause()")
     with subprocess.Popen([sys.executable, "-uc", script], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()

@@ -19,10 +19,11 @@ from hvhost.kernels import BOOT_MODULES, Kernel
 AGENT = Path(__file__).resolve().parents[1] / "guest" / "agent.py"
 PACKAGES = ("python3-minimal", "libpython3-stdlib")
 # What functions that run in the guest may import.
-MODULES = ("__future__ array base64 collections contextlib ctypes dataclasses enum errno fcntl "
-           "functools gc glob hashlib io itertools json marshal mmap os pathlib platform queue "
-           "random re resource select shutil signal socket stat string struct subprocess sys "
-           "tempfile threading time traceback types typing uuid zlib").split()
+MODULES = ("__future__ argparse array base64 collections contextlib ctypes dataclasses datetime "
+           "enum errno fcntl functools gc glob hashlib io itertools json marshal mmap os pathlib "
+           "platform pwd queue random re resource select shutil signal socket stat string struct "
+           "subprocess sys tempfile textwrap threading time traceback types typing uuid zlib"
+           ).split()
 DIRECTORIES = ("boot", "dev", "proc", "root", "run", "sys", "tmp")
 # Prints the files that were loaded, and compiles those that are source. OpenSSL stays out:
 # hashlib has hashes of its own.

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bench import KERNELS, Bench
 from lab import Lab
+
+RELAY = Path(__file__).resolve().parents[2] / "tools" / "synthrdp-relay"
 
 
 @pytest.fixture(scope="session", params=KERNELS)
@@ -32,3 +36,14 @@ def lab(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Lab]:
     finally:
         if not well:
             bench.drop()
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The relay with its libc in it: the guest has another one."""
+    target = tmp_path_factory.mktemp("relay")
+    done = subprocess.run(["make", "-s", "-C", RELAY, f"O={target}", "HARDENING=",
+                           "LDFLAGS=-static", "CFLAGS=-O2 -s"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return (target / "synthrdp-relay").read_bytes()

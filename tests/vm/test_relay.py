@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,24 +19,12 @@ from hvhost.guest import Job
 from hvhost.synthrdp import Raw, Session
 from lab import MAX_DATA, Lab
 
-SOURCE = Path(__file__).resolve().parents[2] / "tools" / "synthrdp-relay"
 GO = "/run/go"
 REQUEST = bytes.fromhex("030000130ee00000000000010008000b000000")
 REWRITTEN = bytes.fromhex("030000130ee000000000000100080000000000")
 ACCEPT = bytes.fromhex("030000130ed000000000000200080000000000")
 SIZE = 600_000              # more than ring, relay and socket hold
 OK, DEVICE, BROKEN = 0, 3, 8
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The relay with its libc in it: the guest has another one."""
-    target = tmp_path_factory.mktemp("relay")
-    done = subprocess.run(["make", "-s", "-C", SOURCE, f"O={target}", "HARDENING=",
-                           "LDFLAGS=-static", "CFLAGS=-O2 -s"],
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return (target / "synthrdp-relay").read_bytes()
 
 
 # In the guest; without assert, which pytest makes something else of

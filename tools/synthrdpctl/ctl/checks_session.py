@@ -16,6 +16,8 @@ WRAPPER_CONFIG = "/etc/X11/Xwrapper.config"
 QUOTED = 5
 ROOM = 16 << 20                 # bytes that a disk should have free
 PLACES = ("/", "/run", "/tmp", "/var", "/var/log", "/home", "/root")
+BEGINS = (r"(?:[Cc]reated|[Ss]tarting) session|Session started",
+          r"user(?:name)?(?: name)?[ :]+'?([A-Za-z_][\w.-]*)'?(?:[ ,]|$)")
 DIES = r"Window manager \(pid \d+, display (\d+)\) exited (quickly|with)"
 X_FAILS = r"X server failed to start|X server on display (\d+) startup timed out"
 ABI = r"module ABI major version .* doesn't match|Failed to load module \"(xrdpdev|xorgxrdp)\""
@@ -82,16 +84,15 @@ def xwrapper(scene: Scene) -> Outcome:
                  f" allowed_users=anybody in {WRAPPER_CONFIG}.")
 
 
-def _users_who_failed(scene: Scene, pattern: str = f"{DIES}|{X_FAILS}"
-                      ) -> list[tuple[Account, str]]:
+def _users_who_failed(scene: Scene) -> list[tuple[Account, str]]:
     """(who, display) of the last login if that died, by sesman's log."""
     lines = scene.system.tail(SESMAN_LOG) if scene.system.exists(SESMAN_LOG) else []
     name, display, failed = "", "10", False
     for line in lines:
-        if match := re.search(r"user(?:name)?(?: name)?[ :]+'?([A-Za-z_][\w.-]*)'?(?:[ ,]|$)", line):
-            if re.search(r"created session|[Ss]tarting session|[Ss]ession started", line):
-                name, failed = match[1], False
-        if match := re.search(pattern, line):
+        begins, who = (re.search(pattern, line) for pattern in BEGINS)
+        if begins and who:
+            name, failed = who[1], False
+        if match := re.search(f"{DIES}|{X_FAILS}", line):
             failed, display = True, next(filter(str.isdigit, filter(None, match.groups())), display)
     account = scene.system.user(name) if failed else None
     return [(account, display)] if account else []

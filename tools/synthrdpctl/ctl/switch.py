@@ -15,6 +15,7 @@ from .system import RELAY, System
 
 READY_UNIT = "synthrdp-ready.service"
 SWITCH_SECONDS = 15.0           # the host has 10 to answer
+REFUSAL_SECONDS = 2.0           # a refusal of before is still to be seen for a moment
 UNIT_SECONDS = 120.0            # systemd's own limit is 90
 END_SECONDS = 20.0              # the relay has 5 to deliver what is in flight, the driver 3
 
@@ -60,16 +61,15 @@ def enable(system: System) -> str:
         raise Refused("there is no control device of hv_synthrdp: `synthrdpctl doctor` says why")
     if _has_unit(system):
         _systemctl(system, "start", READY_UNIT)
-    if system.read(SWITCH) != "1":
-        _write(system, "1")
+    _write(system, "1")         # again, maybe: after a refusal that asks the host anew
     return _wait_ready(system)
 
 
 def _wait_ready(system: System) -> str:
-    end = time.monotonic() + SWITCH_SECONDS
+    begun = time.monotonic()
     state = f"{DEVICES}/{CONTROL}/synthrdp/state"
     while (found := system.read(state)) != "ready":
-        if found == "rejected" or time.monotonic() > end:
+        if time.monotonic() - begun > (REFUSAL_SECONDS if found == "rejected" else SWITCH_SECONDS):
             raise Refused(f"switched on, but the state is {found}: `synthrdpctl doctor` says why")
         time.sleep(0.1)
     return "on, and the host has agreed"

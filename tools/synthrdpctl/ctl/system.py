@@ -157,11 +157,32 @@ class System:
     @functools.cached_property
     def kernel_log(self) -> list[str]:
         """What the kernel said since it started, or as much as is still there."""
-        for argv in (("dmesg",), ("journalctl", "-q", "-k", "-b", "-o", "cat", "--no-pager")):
-            if text := self.output(*argv):
-                return [printable(line) for line in text.splitlines()]
+        if lines := self._kmsg():
+            return lines
+        if text := self.output("journalctl", "-q", "-k", "-b", "-o", "cat", "--no-pager"):
+            return [printable(line) for line in text.splitlines()]
         self.unread["the kernel's log"] = None
         return []
+
+    def _kmsg(self) -> list[str]:
+        """Records of /dev/kmsg: each read(2) has one, and what follows a blank is not text."""
+        try:
+            fd = os.open(self.path("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return []
+        records = bytearray()
+        with open(fd, "rb", buffering=0) as file:
+            while True:
+                try:
+                    if not (record := file.read(8192)):
+                        break
+                except BrokenPipeError:         # older ones were overwritten meanwhile
+                    continue
+                except OSError:
+                    break
+                records += record
+        lines = records.decode(errors="replace").splitlines()
+        return [printable(line.partition(";")[2]) for line in lines if line[:1].isdigit()]
 
     def kernel_said(self, pattern: str) -> re.Match[str] | None:
         """The last line of the kernel's log in which a pattern is found."""
