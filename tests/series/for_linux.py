@@ -11,7 +11,6 @@ The files are the project's own, byte for byte, save what IN_TREE says.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ NEWER: Final = (
     (r"\b(kv?zalloc)\(sizeof\((\*\w+)\),\s+GFP_KERNEL\)", r"\1_obj(\2)"),
 )
 
-# What checkpatch says of things that must be as they are; why is in test_sources.py.
+# What checkpatch says of things that must be as they are; why is in test_checkpatch.py.
 IGNORED: Final = ("OPEN_ENDED_LINE", "PARENTHESIS_ALIGNMENT", "MACRO_ARG_REUSE",
                   "MACRO_ARG_PRECEDENCE")
 
@@ -281,4 +280,3 @@ def build(tree: Path, into: Path, how: str) -> None:
         f"building the series as {how}", env=linux.ENV)
     if bad := re.findall(rf"^.*(?:{PLACE}|drivers/hv).*(?:warning|error).*$", said, re.MULTILINE):
         raise PrepareError("\n".join(["the series does not build without a remark:", *bad]))
-

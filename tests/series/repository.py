@@ -71,7 +71,7 @@ class Repository:
         cache.remove(into)
         into.mkdir(parents=True)
         self.git("format-patch", "-q", "--cover-letter", "--no-signature", "--zero-commit",
-                 "--thread=shallow", f"--subject-prefix={prefix}", "-o", str(into), f"{base}..HEAD")
+                 f"--subject-prefix={prefix}", "-o", str(into), f"{base}..HEAD")
         letter, *patches = sorted(into.glob("*.patch"))
         subject, _, body = cover.partition("\n")
         letter.write_text(letter.read_text().replace("*** SUBJECT HERE ***", subject.strip())

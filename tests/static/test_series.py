@@ -40,7 +40,7 @@ def check_mails(mails: list[Path], author: str = "") -> None:
     for number, mail in enumerate(mails):
         message = message_from_string(mail.read_text())
         assert re.match(rf"\[RFC PATCH 0*{number}/{len(mails) - 1}\] \S", message["Subject"])
-        text = message.get_payload()
+        text = str(message.get_payload())
         assert not re.search(r"@[A-Z]+@|\*\*\*", text), mail.name
         if number:
             assert f"\nSigned-off-by: {WHO}\n---\n" in text, mail.name
