@@ -115,6 +115,7 @@ def make(name: str, tree: Path, *arguments: str) -> str:
     root = build_root(name)
     if name in linux.BUILDS:
         kdir, binds = linux.BUILD, linux.headers(name)
+        arguments = (*linux.CHECKED, *arguments)
     else:
         kdir, binds = headers(root), {}
     done = root.run(["make", JOBS, f"KDIR={kdir}", *arguments],
@@ -151,7 +152,7 @@ def modules(name: str, *arguments: str) -> Path:
     """A directory with the modules that `make modules ARGUMENTS` gives."""
     key = cache.key(build_root(name).key, cache.tree_key(*(
         TOP / source for source in SOURCES if (TOP / source).exists())), arguments,
-        linux.kernel(name).name if name in linux.BUILDS else "")
+        [linux.kernel(name).name, *linux.CHECKED] if name in linux.BUILDS else [])
     return cache.get(f"modules/{name}", key, lambda new: _build(name, new, arguments),
                      f"the modules for {name}", 20)
 

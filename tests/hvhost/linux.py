@@ -51,7 +51,10 @@ class Build:
 
 UML = "bookworm"        # the suite whose source User Mode Linux is built from
 BUILDS = {"debug-6.1": Build("bookworm", "debug"), "debug-sid": Build("sid", "debug"),
-          "kcsan": Build("bookworm", "kcsan")}
+          "kcsan": Build("sid", "kcsan")}
+
+# What a module must be built with to be checked by UBSAN: in 6.1 one has to ask for it.
+CHECKED = ("UBSAN_SANITIZE=y",)
 
 
 def root(suite: str) -> roots.Root:
