@@ -20,7 +20,6 @@ from user import LONG, OUT, raises_errno
 
 TRACING = "/sys/kernel/tracing"
 EVENTS = f"{TRACING}/events/synthrdp"
-DYNAMIC_DEBUG = "/sys/kernel/debug/dynamic_debug/control"
 BURST, INTERVAL = 10, 5.0           # of the kernel's own limit on what is repeated
 REPETITIONS = 40
 
@@ -264,19 +263,3 @@ def test_a_user_cannot_fill_the_log(lab: Lab) -> None:
         user.poll(OUT, LONG)
     user.close()
     assert said(lab) == []
-
-
-def test_dynamic_debug(lab: Lab) -> None:
-    """For who has no tracing: states and sessions in the log, once it is asked for."""
-    lab.guest.write(DYNAMIC_DEBUG, "module hv_synthrdp +p")
-    try:
-        lab.renegotiate()
-        lab.wait_state("ready")
-        session, user = lab.opened()
-        session.end()
-        assert user.read(1) == b""
-    finally:
-        lab.guest.write(DYNAMIC_DEBUG, "module hv_synthrdp -p")
-    text = "\n".join(text for _, text in said(lab))
-    for words in ("ready: the host agrees", "disabled: switched off", "session withdrawn"):
-        assert words in text
