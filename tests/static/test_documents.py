@@ -44,8 +44,8 @@ def complaints(*argv: str | Path) -> str:
 
 
 def docutils(name: str | Path) -> str:
-    """Each remark, however slight."""
-    return complaints("-m", "docutils", "--report=info", "--halt=5", "--syntax-highlight=none",
+    """Each warning."""
+    return complaints("-m", "docutils", "--report=warning", "--halt=5", "--syntax-highlight=none",
                       "--writer=null", name)
 
 
