@@ -147,6 +147,7 @@ def test_messages() -> None:
     causes = dict(re.findall(r'\[(CAUSE_\w+)\]\s*= "([^"]*)"', control))
     progress = {"CAUSE_NONE", "CAUSE_ON", "CAUSE_RETRY", "CAUSE_OPENED", "CAUSE_AGREED",
                 "CAUSE_OFF", "CAUSE_SUSPENDED"}
+    assert max(map(len, causes.values())) < 48      # what its tracepoint holds
     limited = [message for kind, message in calls if kind == "dev_warn_ratelimited"]
     assert [call for call in calls if call[0] != "dev_warn_ratelimited"] == [("dev_warn", "%s")]
     said = dict(documents.rows(documents.section(documents.DRIVER, "Messages")))

@@ -293,7 +293,7 @@ static void control_announce(struct synthrdp_control *ctrl,
 			     enum control_state state,
 			     enum control_cause cause)
 {
-	char text[32];
+	char text[32];	/* the longest state has 11 letters */
 	char *env[2] = { text };
 
 	if (state == ctrl->announced)

@@ -3,8 +3,8 @@
  * Tracepoints: every message, change of state, packet and wait.
  *
  * number is N of /dev/synthrdpN, or -1 for the control device. Where a text
- * says more than a number it is an array: both stock tools and filters take it,
- * and __assign_str() is not the same in all kernels.
+ * says more than a number it is an array, larger than any such text: tools and
+ * filters take it, and __assign_str() is not the same in all kernels.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM synthrdp
