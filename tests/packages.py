@@ -12,7 +12,7 @@ from hvhost.cache import PrepareError, run, say
 TESTS = ("clang", "cpio", "debian-archive-keyring", "e2fsprogs", "gcc", "git", "groff-base",
          "libc6-dev", "libclang-rt-dev", "make", "mandoc", "mmdebstrap", "mypy", "perl",
          "python3-docutils", "python3-jsonschema", "python3-pytest", "python3-pytest-xdist",
-         "shellcheck", "systemd", "valgrind", "zsh")
+         "shellcheck", "systemd", "tshark", "valgrind", "zsh")
 FREERDP = "freerdp2-x11" if platform.freedesktop_os_release().get(
     "VERSION_CODENAME") == "bookworm" else "freerdp3-x11"
 DEMO = ("debian-archive-keyring", "e2fsprogs", "kmod", "mmdebstrap", "openssl", "socat", "xdotool",
@@ -39,5 +39,3 @@ def install(packages: tuple[str, ...] = TESTS) -> None:
     except PrepareError:        # the lists may be older than the archive
         run([*apt, "update"], "apt-get update", env=environment)
         run(command, "installing packages", env=environment)
-
-

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "server.h"
 #include "signals.h"
+#include "tap.h"
 #include "x224.h"
 
 /* Hyper-V is reported to open channels on which no client ever speaks. */
@@ -64,6 +65,7 @@ struct relay {
 	int device;
 	struct server_attempt attempt;
 	struct flow up, down;	/* to the server, to the device */
+	struct tap tap;
 	bool device_hup, server_hup;
 
 	unsigned char answer[X224_MAX_ANSWER];
@@ -343,8 +345,11 @@ static void on_answer(struct relay *relay)
 
 static void fill_from_device(struct relay *relay)
 {
+	size_t old = relay->up.end;
 	int error = flow_fill(&relay->up, relay->device);
 
+	tap_data(&relay->tap, TAP_UP, relay->up.data + old,
+		 relay->up.end - old);
 	if (relay->up.ended)
 		on_device_end(relay, error);
 }
@@ -355,6 +360,7 @@ static void fill_from_server(struct relay *relay)
 	int error = flow_fill(&relay->down, relay->attempt.fd);
 
 	size = relay->down.end - old;
+	tap_data(&relay->tap, TAP_DOWN, relay->down.data + old, size);
 	if (!relay->answered && size) {
 		if (size > X224_MAX_ANSWER - relay->answer_size)
 			size = X224_MAX_ANSWER - relay->answer_size;
@@ -593,10 +599,12 @@ enum relay_exit relay_serve(const char *device, const struct server *server,
 	relay->rewrite = rewrite;
 	relay->attempt.fd = -1;
 	relay->deadline = start + REQUEST_MS;
+	tap_open(&relay->tap, device, server->name);
 	while (!is_over(relay))
 		step(relay);
 
 	log_end(relay, start);
+	tap_close(&relay->tap);
 	code = relay->code;
 	if (relay->attempt.fd >= 0)
 		close(relay->attempt.fd);

@@ -10,6 +10,7 @@ commands=(
 	'enable:tell the host that this guest takes Enhanced Sessions'
 	'disable:stop telling it, until enabled again'
 	'end:end a session'
+	'capture:write what passes into a file for Wireshark'
 	'report:print what the project needs to know of a real host'
 )
 
@@ -22,6 +23,7 @@ fi
 case $words[2] in
 status) _arguments '--json[as JSON]' '--watch=-[again and again]::seconds:' '--help' ;;
 doctor) _arguments '--json[as JSON]' '--help' ;;
+capture) _arguments '--limit=[keep the last megabytes only]:megabytes:' '--help' ':file:_files' ;;
 end) compadd -- /sys/class/synthrdp/synthrdp<->(N:t) ;;
 *) _arguments '--help' ;;
 esac

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from . import VERSION, checks_driver, checks_server, checks_session, switch
+from .capture import capture
 from .doctor import examine
 from .facts import look
 from .report import report
@@ -80,6 +81,12 @@ def doctor(system: System, options: argparse.Namespace) -> int:
     return AMISS if diagnosis.is_ill else OK
 
 
+def record(system: System, options: argparse.Namespace) -> int:
+    """Write what passes into a file."""
+    print(capture(system, options.file, options.limit and options.limit * 1_000_000))
+    return OK
+
+
 def tell(system: System, _: argparse.Namespace) -> int:
     """What the project would like to know."""
     for line in report(system):
@@ -111,6 +118,10 @@ def parser() -> argparse.ArgumentParser:
     cured = command("doctor", doctor, "find out what is wrong, and what helps")
     cured.add_argument("--json", action="store_true", help="as JSON")
     ended = command("end", end, "end a session")
+    recorded = command("capture", record, "write what passes into a file for Wireshark")
+    recorded.add_argument("file", metavar="FILE", help="a new file, in pcapng format")
+    recorded.add_argument("--limit", type=_megabytes, metavar="MB",
+                          help="keep the last megabytes only, half in FILE.old")
     command("report", tell, "print what the project needs to know of a real host")
     ended.add_argument("session", metavar="SESSION", help="0, synthrdp0 or /dev/synthrdp0")
     return whole
@@ -120,6 +131,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0.1 <= value <= 86400:
         raise argparse.ArgumentTypeError("from 0.1 to 86400")
+    return value
+
+
+def _megabytes(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError("from 1 to 1000000")
     return value
 
 
