@@ -72,7 +72,7 @@ struct fake {
 static struct fake *fake_now;
 
 /* What data is made of, so that any piece in the wrong place is noticed */
-static u8 pattern[2 * LARGEST + 64];
+static u8 pattern[3 * LARGEST + 64];
 
 static void fill_pattern(void)
 {
@@ -444,6 +444,23 @@ static void rx_each_size_in_pieces(struct kunit *test)
 	}
 }
 
+/* Each read meets packets that end just before it does, with it, and behind. */
+static void rx_each_size_of_read(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	u8 *to = kunit_kmalloc(test, 3 * LARGEST, GFP_KERNEL);
+	u32 piece, len, sent;
+
+	for (piece = 1; piece < LARGEST; piece += piece < 4200 ? 1 : 61) {
+		for (len = piece - 1, sent = 0; len <= piece + 1; len++) {
+			host_send(fake, pattern + sent, len);
+			sent += len;
+		}
+		expect_data(test, to, guest_read(test, to, 3 * LARGEST, piece),
+			    pattern, sent, "piece", piece, 0);
+	}
+}
+
 /* The packet's end meets the ring's end at each place that it can. */
 static void rx_wraps_at_each_offset(struct kunit *test)
 {
@@ -491,6 +508,32 @@ static void rx_of_a_full_ring(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, fake->channel.inbound.ring_buffer->read_index,
 				fake->channel.inbound.ring_buffer->write_index);
 	}
+}
+
+/*
+ * Quite full, which a ring may not be, it looks empty. One byte short of that
+ * the last packet is one that the host cannot have written.
+ */
+static void rx_of_a_ring_too_full(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct hv_ring_buffer *ring = fake->channel.inbound.ring_buffer;
+	u32 largest = DESCRIPTOR + HEADER + LARGEST + TRAILER, room, i;
+	const void *data;
+
+	for (room = ring_size(fake); room > largest; room -= largest)
+		host_send(fake, pattern, LARGEST);
+	host_send(fake, pattern, room - DESCRIPTOR - HEADER - TRAILER);
+	KUNIT_ASSERT_EQ(test, ring->write_index, ring->read_index);
+	KUNIT_EXPECT_EQ(test, synthrdp_pipe_peek(&fake->pipe, &data), -EAGAIN);
+
+	ring->write_index = ring_size(fake) - 1;
+	for (i = 0; i < ring_size(fake) / largest; i++) {
+		KUNIT_ASSERT_EQ(test, synthrdp_pipe_peek(&fake->pipe, &data),
+				LARGEST);
+		synthrdp_pipe_consume(&fake->pipe, LARGEST);
+	}
+	KUNIT_EXPECT_EQ(test, synthrdp_pipe_peek(&fake->pipe, &data), -EPROTO);
 }
 
 /* Room is given back by publishing alone, and for whole packets alone. */
@@ -588,11 +631,17 @@ static void rx_signals_a_host_that_waits(struct kunit *test)
 		}
 	}
 
-	ring->pending_send_sz = 0;
+	/* None waits, or it is too old to say so there. */
 	before = fake->channel.sig_events;
-	host_send(fake, pattern, 1);
-	KUNIT_EXPECT_EQ(test, guest_read(test, fake->buffer, 1, 1), 1);
-	KUNIT_EXPECT_EQ(test, fake->channel.sig_events, before);
+	for (i = 0; i < 2; i++) {
+		rings_at(fake, 0);
+		ring->pending_send_sz = i ? ring_size(fake) - 50 : 0;
+		ring->feature_bits.feat_pending_send_sz = !i;
+		host_send(fake, pattern, 100);
+		KUNIT_EXPECT_EQ(test, guest_read(test, fake->buffer, 100, 100),
+				100);
+		KUNIT_EXPECT_EQ(test, fake->channel.sig_events, before);
+	}
 }
 
 /* Malformed input */
@@ -699,6 +748,82 @@ static void rx_malformed_at_the_end(struct kunit *test)
 	host_send_flawed(fake, flaw);
 	KUNIT_EXPECT_EQ(test, synthrdp_pipe_peek(&fake->pipe, &data), -EPROTO);
 	KUNIT_EXPECT_EQ(test, synthrdp_pipe_peek(&fake->pipe, &data), -EPROTO);
+}
+
+/* The 16-bit words of what precedes the data of a packet with 100 bytes */
+
+struct word {
+	const char *name;
+	u32 at;
+};
+
+static const struct word words[] = {
+	{ "type", 0 },
+	{ "offset", 2 },
+	{ "length", 4 },
+	{ "flags", 6 },
+	{ "pipe type", 16 },
+	{ "pipe type's upper half", 18 },
+	{ "size", 20 },
+	{ "size's upper half", 22 },
+};
+
+static void word_name(const struct word *word, char *name)
+{
+	strscpy(name, word->name, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(words, words, word_name);
+
+/* What such a packet is to be taken for if that word has this value */
+static int verdict(u32 at, u32 value)
+{
+	switch (at) {
+	case 0:
+		return value == 6 ? 100 : -EPROTO;
+	case 2:
+		/* What is no offset at all the ring code takes for 16 bytes. */
+		return value <= 2 || value > 16 ? 100 : -EPROTO;
+	case 4:
+		return value == 16 ? 100 : -EPROTO;
+	case 6:
+		return 100;
+	case 16:
+		return value == 1 ? 100 : -EPROTO;
+	case 20:
+		return value <= 104 ? value : -EPROTO;
+	default:
+		return value == 0 ? 100 : -EPROTO;
+	}
+}
+
+/* Each word takes each value. */
+static void rx_each_header(struct kunit *test)
+{
+	const struct word *word = test->param_value;
+	struct fake *fake = test->priv;
+	struct hv_ring_buffer *ring = fake->channel.inbound.ring_buffer;
+	const void *data;
+	u32 value;
+	u16 *at;
+	int len;
+
+	host_send(fake, pattern, 100);
+	at = (void *)ring->buffer + word->at;
+	for (value = 0; value <= U16_MAX; value++) {
+		*at = value;
+		len = synthrdp_pipe_peek(&fake->pipe, &data);
+		KUNIT_ASSERT_EQ_MSG(test, len, verdict(word->at, value),
+				    "%#x", value);
+		if (len > 0)
+			KUNIT_ASSERT_EQ(test, memcmp(data, pattern, 100), 0);
+		/* As new: the same packet again */
+		fake->pipe.rx_desc = NULL;
+		fake->pipe.rx_broken = false;
+		fake->channel.inbound.priv_read_index = 0;
+		if (!(value % 1024))
+			cond_resched();
+	}
 }
 
 /* What the rules allow beyond what hosts are known to do */
@@ -1224,11 +1349,14 @@ static struct kunit_case pipe_cases[] = {
 	KUNIT_CASE(open_without_an_offer),
 	KUNIT_CASE(rx_each_size),
 	KUNIT_CASE(rx_each_size_in_pieces),
+	KUNIT_CASE(rx_each_size_of_read),
 	KUNIT_CASE(rx_wraps_at_each_offset),
 	KUNIT_CASE(rx_of_a_full_ring),
+	KUNIT_CASE(rx_of_a_ring_too_full),
 	KUNIT_CASE(rx_publishes),
 	KUNIT_CASE(rx_publish_wakes),
 	KUNIT_CASE(rx_signals_a_host_that_waits),
+	KUNIT_CASE_PARAM(rx_each_header, words_gen_params),
 	KUNIT_CASE_PARAM(rx_malformed, flaws_gen_params),
 	KUNIT_CASE_PARAM(rx_malformed_at_the_end, flaws_gen_params),
 	KUNIT_CASE(rx_unusual_but_sound),
