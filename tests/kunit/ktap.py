@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hvhost.guest import Guest
+
 DRIVER = Path(__file__).resolve().parents[2] / "drivers" / "hv" / "synthrdp"
 CASE = re.compile(r"^\tKUNIT_CASE(?:_PARAM)?\((\w+)", re.MULTILINE)
 RESULT = re.compile(r"    (ok|not ok) \d+ (?:- )?(\w+)(.*)")
@@ -36,6 +38,12 @@ def results(lines: list[str]) -> dict[str, Case]:
             found[name] = Case(verdict == "ok" and "SKIP" not in rest, text)
             text = []
     return found
+
+
+def heard(guest: Guest) -> dict[str, Case]:
+    """What the suites came to that a guest has run."""
+    return results([line for message in guest.kernel_messages()
+                    for line in message.text.splitlines()])
 
 
 def check(found: dict[str, Case], case: str) -> None:
