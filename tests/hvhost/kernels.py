@@ -98,7 +98,7 @@ def build_root(name: str) -> roots.Root:
         return linux.root(linux.BUILDS[name].suite)
     return roots.root(roots.Spec(
         "build", SUITES[name],
-        ("linux-headers-cloud-amd64", "make", "gcc", "sparse", "libc6-dev"), seconds=60))
+        ("linux-headers-cloud-amd64", "make", "gcc", "clang", "sparse", "libc6-dev"), seconds=60))
 
 
 def headers(root: roots.Root) -> str:
