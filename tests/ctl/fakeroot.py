@@ -36,9 +36,10 @@ ENDED: Final = ("/dev/synthrdp0: ended after 63.4 s, 1900 bytes to unix:/run/syn
                 " 250000 from it: the client left")
 # Each program answers from files; systemctl notes how it was called.
 PROGRAMS: Final = {
-    "journalctl": 'for word; do case $word in -t|-u|--grep*) what=$word;; esac; unit=$word; done\n'
+    "journalctl": 'for word; do case $word in --grep*) what=$word;; esac; done\n'
+                  'unit=${word#_SYSTEMD_UNIT=}\n'
                   'case $what in --grep*) cat "$DATA/journal-grep";;'
-                  ' *) cat "$DATA/journal-$unit";; esac 2>/dev/null || true',
+                  ' *) cat "$DATA/journal-$unit";; esac 2>/dev/null',
     "systemctl": 'echo "$*" >>"$DATA/called"\n'
                  'case "$1 $2" in "show -P") cat "$DATA/load-state";; "show "*) cat "$DATA/units";;'
                  ' "is-active "*) echo active;; esac; . "$DATA/systemctl-does"',
@@ -185,6 +186,7 @@ class Guest:
         self.link(f"{node}/device", f"sys/devices/{instance}")
         self.link(f"sys/class/synthrdp/{name}", node)
         os.chown(self.write(f"dev/{name}", "", 0o660), 0, 990)
+        os.utime(self.path(f"dev/{name}"), (AT + 3600, AT + 3600))
         self.process(pid, ["/usr/sbin/synthrdp-relay", f"--device=/dev/{name}",
                            f"--server=unix:{SOCKET}"], f"/dev/{name}")
 

@@ -218,7 +218,8 @@ def test_limit(guest: Guest, tmp_path: Path) -> None:
     assert fields(capture.file, "tcp.len")[-4] == ["4"]
 
 
-def test_refused(guest: Guest, tmp_path: Path, capture: Capture) -> None:
+@pytest.mark.usefixtures("capture")
+def test_refused(guest: Guest, tmp_path: Path) -> None:
     """No file is overwritten, no link is followed, and there is one capture at a time."""
     there = tmp_path / "there"
     there.write_text("mine")

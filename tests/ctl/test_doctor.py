@@ -508,6 +508,19 @@ def test_cured(guest: Guest) -> None:
     assert guest.json("doctor")["findings"] == []
 
 
+@pytest.mark.parametrize("cause", ["new", "over"])
+def test_unserved_for_a_reason(guest: Guest, cause: str) -> None:
+    """A device that has just appeared, and one whose session is over, need no relay."""
+    unserved(guest)
+    assert guest.run("doctor").returncode == 3
+    if cause == "new":
+        guest.path("dev/synthrdp0").touch()
+    else:
+        guest.relay_said(*["/dev/synthrdp0: opened"] * 100,
+                         ended("no request came in 10 s"))
+    assert guest.json("doctor")["findings"] == []
+
+
 def test_without_systemd(guest: Guest) -> None:
     """No unit, no rule and no journal is needed there."""
     guest.remove("run/systemd")
@@ -554,13 +567,17 @@ def test_disk_full(guest: Guest) -> None:
 
 
 def test_not_root(guest: Guest) -> None:
-    """What may not be read is said, and is no finding."""
+    """What may not be read is said; it is no finding, and nobody says that it is well."""
     guest.remove("dev/kmsg")
-    guest.program("journalctl", "exit 1")
+    guest.program("journalctl", "echo denied >&2; exit 1")
     found = guest.json("doctor")
     assert found["findings"] == []
+    assert {check["id"] for check in found["checks"] if check["result"] == "unknown"} == {
+        "confidential", "relay-failing", "server-tls", "server-refuses"}
     assert found["unread"] == ["the kernel's log", "the journal"]
-    assert guest.run("doctor").stdout.endswith(
+    shown = guest.run("doctor").stdout
+    assert " ?  relays do their work: the journal is not readable\n" in shown
+    assert shown.endswith(
         "Not readable without root's rights: the kernel's log; the journal\n")
 
 

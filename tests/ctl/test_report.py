@@ -72,7 +72,7 @@ def test_elsewhere(guest: Guest) -> None:
     """It runs through where there is nothing to report, too, and says what it could not read."""
     guest.remove("sys")
     guest.remove("dev/kmsg")
-    guest.program("journalctl", "exit 1")
+    guest.program("journalctl", "echo denied >&2; exit 1")
     done = guest.run("report")
     assert (done.returncode, done.stderr) == (0, "")
     assert "hv_synthrdp is not loaded" in done.stdout

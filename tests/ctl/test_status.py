@@ -236,7 +236,7 @@ def test_unprivileged(guest: Guest) -> None:
     """Who may not read everything is told what, and sees the rest; relays tell of themselves."""
     guest.path(f"proc/{4711}/fd").chmod(0)
     guest.path("dev/kmsg").chmod(0)
-    guest.program("journalctl", "exit 1")
+    guest.program("journalctl", "echo denied >&2; exit 1")
     for place in (guest.root, *guest.root.parents):         # so that others reach it
         if place != Path("/"):
             place.chmod(place.stat().st_mode | 0o055)

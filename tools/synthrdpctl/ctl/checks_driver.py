@@ -7,6 +7,7 @@ import re
 
 from .doctor import MOOT, WARNING, Found, Outcome, Scene, Table, Unknown
 from .facts import CONTROL, DEVICES, DISABLED, DRIVER
+from .system import JOURNAL, KERNEL_LOG
 
 FIRST_BUILD = 9600              # Windows Server 2012 R2 brought Enhanced Session
 ISOLATION = r"Isolation Config: .*Group B 0x([0-9a-fA-F]+)"
@@ -44,7 +45,7 @@ def _lacks_offer(scene: Scene) -> bool:
     return scene.system.exists(DEVICES) and not scene.status.control.offered
 
 
-@check("confidential", "this is no confidential VM")
+@check("confidential", "this is no confidential VM", reads=(KERNEL_LOG,))
 def confidential(scene: Scene) -> Outcome:
     """Linux takes few devices from a host that it does not trust."""
     if not scene.status.host.hyperv:
@@ -177,7 +178,7 @@ def _secure_boot(scene: Scene) -> bool:
     return (scene.system.read(SECURE_BOOT) or "").endswith("\x01")
 
 
-@check("module-rejected", "its signature is accepted")
+@check("module-rejected", "its signature is accepted", reads=(KERNEL_LOG, JOURNAL))
 def module_rejected(scene: Scene) -> Outcome:
     """Secure Boot takes no module but those signed with a key that it knows."""
     if scene.status.module.loaded or not scene.has_module:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from .checks_driver import XRDP, module_missing
-from .doctor import MOOT, NOTE, Found, Outcome, Scene, Table, first
+from .doctor import MOOT, NOTE, Found, Outcome, Scene, Table, Unknown, first
+from .facts import parse_end
 from .server import CONFIG
-from .system import RELAY, Account
+from .system import JOURNAL, RELAY, Account
 
 USER = "synthrdp"
 PREFIXES = ("/usr", "/usr/local")
@@ -23,6 +25,7 @@ REFUSES = r"the server refuses|closed the connection without an answer"
 NO_SERVER = r"cannot connect: |before the server could be reached"
 BROKEN = r"not an X\.224|malformed packets|the device failed|poll: |one side hung"
 QUOTED = 5
+SETTLED = 10.0                  # seconds in which a relay has surely been started
 
 check = Table()
 
@@ -76,12 +79,25 @@ def node_permissions(scene: Scene) -> Outcome:
     return None if scene.status.sessions else MOOT
 
 
-@check("relay-failing", "relays do their work")
+def _is_excused(scene: Scene, device: str) -> bool:
+    """Whether a device without a relay is nothing unusual: it is new, or its session is over.
+
+    Hyper-V is reported to offer some on which no client ever speaks.
+    """
+    node = scene.system.stat(f"/dev/{device}")
+    made = node.st_mtime if node else 0.0
+    ends = [said.at for said in scene.system.relay_log
+            if (ended := parse_end(said)) and ended.device == device]
+    return time.time() - made < SETTLED or any(at is None or at > made for at in ends[-1:])
+
+
+@check("relay-failing", "relays do their work", reads=(JOURNAL,))
 def relay_failing(scene: Scene) -> Outcome:
     """They fail, or do not even start."""
     if module_missing(scene):
         return MOOT
-    idle = [session.device for session in scene.status.sessions if session.served is False]
+    idle = [session.device for session in scene.status.sessions
+            if session.served is False and not _is_excused(scene, session.device)]
     failed = [unit for unit in scene.units.values()
               if unit.name.startswith(f"{RELAY}@") and unit.active == "failed"]
     if scene.ended_by(f"{NO_SERVER}|{WANTS_TLS}|{REFUSES}"):
@@ -92,7 +108,7 @@ def relay_failing(scene: Scene) -> Outcome:
                      f"journalctl -t {RELAY} has the whole story; systemctl reset-failed"
                      f" '{RELAY}@*' once it is understood.", _relay_lines(scene))
     if idle:
-        return Found(f"Nobody serves {', '.join(idle)}: no relay has opened it.",
+        return Found(f"Nobody serves {', '.join(idle)}: there is no relay that has it open.",
                      f"systemctl restart {RELAY}@{idle[0]} (without systemd: {RELAY} --watch"
                      " --server=…)", _relay_lines(scene))
     return None
@@ -111,7 +127,7 @@ def server_missing(scene: Scene) -> Outcome:
                  f"apt install xrdp xorgxrdp; or name another server in {CONFIG}.")
 
 
-@check("server-config", "the server's configuration is understood")
+@check("server-config", "the server's configuration is understood", reads=(XRDP_INI,))
 def server_config(scene: Scene) -> Outcome:
     """The one that ours is derived from."""
     if not (scene.has_xrdp and scene.status.server.is_own):
@@ -137,7 +153,7 @@ def server_down(scene: Scene) -> Outcome:
     if not server.is_own:
         return Found(f"Nobody listens at {server.address}, which {CONFIG} names.",
                      f"Start that server, or correct SERVER in {CONFIG}.")
-    said = tuple(line.text for line in scene.system.journal("-u", XRDP)[-QUOTED:])
+    said = tuple(line.text for line in scene.system.journal(f"_SYSTEMD_UNIT={XRDP}")[-QUOTED:])
     if unit.load == "masked":
         return Found(f"The server is not running: {XRDP} is masked.",
                      f"systemctl unmask {XRDP}, then synthrdpctl enable")
@@ -146,7 +162,7 @@ def server_down(scene: Scene) -> Outcome:
                  said if unit.active == "failed" else ())
 
 
-@check("server-tls", "the server speaks RDP without TLS")
+@check("server-tls", "the server speaks RDP without TLS", reads=(JOURNAL,))
 def server_tls(scene: Scene) -> Outcome:
     """The host has done TLS already."""
     server, last = scene.status.server, scene.ended_by(WANTS_TLS)
@@ -165,7 +181,7 @@ def server_tls(scene: Scene) -> Outcome:
     return None
 
 
-@check("server-refuses", "the server takes sessions")
+@check("server-refuses", "the server takes sessions", reads=(JOURNAL,))
 def server_refuses(scene: Scene) -> Outcome:
     """It did not take the last one."""
     last = scene.ended_by(REFUSES)
@@ -197,6 +213,7 @@ def _obstacles(scene: Scene, path: str, account: Account) -> Iterator[Outcome]:
     for place in (*reversed(PurePosixPath(path).parents), PurePosixPath(path)):
         seen = scene.system.stat(str(place))
         if seen is None:
+            yield Unknown(f"{place} is not readable") if str(place) in scene.system.unread else None
             return
         need = os.X_OK if stat.S_ISDIR(seen.st_mode) else os.W_OK
         shift = 6 if seen.st_uid == account.uid else 3 if seen.st_gid in groups else 0

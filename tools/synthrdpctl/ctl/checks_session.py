@@ -41,7 +41,7 @@ def _series(version: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-@check("xorgxrdp-mismatch", "and it fits xrdp and the X server")
+@check("xorgxrdp-mismatch", "and it fits xrdp and the X server", reads=(SESMAN_LOG,))
 def xorgxrdp_mismatch(scene: Scene) -> Outcome:
     """0.10 goes with 0.10; and each with the X server that it was built for."""
     if not scene.has_xrdp or not scene.system.glob(*MODULES):
@@ -103,7 +103,7 @@ def _x_log(scene: Scene, user: Account, display: str) -> list[str]:
     return scene.system.tail(name, user.uid) if scene.system.exists(name) else []
 
 
-@check("login-dies", "desktops stay after the login")
+@check("login-dies", "desktops stay after the login", reads=(SESMAN_LOG,))
 def login_dies(scene: Scene) -> Outcome:
     """The user's session ends at once: a black screen, or back to the login."""
     if not scene.has_xrdp:

@@ -151,24 +151,29 @@ CheckFunction = Callable[[Scene], Outcome]
 
 @dataclass(frozen=True)
 class Check:
-    """A row of the table. The title says what is well; after a finding of a gate all is moot."""
+    """A row of the table.
+
+    The title says what is well. After a finding of a gate all else is moot. What a check reads
+    must have been readable, or nobody knows that all is well.
+    """
 
     id: str
     title: str
     gate: bool
+    reads: tuple[str, ...]
     function: CheckFunction
 
 
 class Table:
-    """Some rows, entered by decorators: @check("id", "title")."""
+    """Some rows, entered by decorators: check = Table(), and @check("id", "title")."""
 
     def __init__(self) -> None:
         self.rows: list[Check] = []
 
-    def __call__(self, name: str, title: str, *, gate: bool = False
+    def __call__(self, name: str, title: str, *, gate: bool = False, reads: tuple[str, ...] = ()
                  ) -> Callable[[CheckFunction], CheckFunction]:
         def enter(function: CheckFunction) -> CheckFunction:
-            self.rows.append(Check(name, title, gate, function))
+            self.rows.append(Check(name, title, gate, reads, function))
             return function
         return enter
 
@@ -212,6 +217,8 @@ def examine(system: System, rows: Iterable[Check]) -> Diagnosis:
     results: list[tuple[Check, Outcome]] = []
     for row in rows:
         outcome = MOOT if closed else row.function(scene)
+        if outcome is None and (unread := [what for what in row.reads if what in system.unread]):
+            outcome = Unknown(f"{unread[0]} is not readable")
         results.append((row, outcome))
         closed = closed or (row.gate and isinstance(outcome, Found))
     return Diagnosis(results, list(system.unread))

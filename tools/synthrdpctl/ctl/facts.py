@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .server import Server, server
-from .system import RELAY, Said, System
+from .system import OTHERS_FILES, RELAY, Said, System
 
 SCHEMA_VERSION = 1
 DEVICES = "/sys/bus/vmbus/devices"
@@ -203,7 +203,7 @@ def sessions(system: System) -> list[Session]:
 
 def _blind(system: System) -> bool:
     """Whether we may not see which files others have open."""
-    return "open files of other users' processes" in system.unread
+    return OTHERS_FILES in system.unread
 
 
 def look_for_holders(system: System) -> dict[str, Session]:
@@ -227,7 +227,7 @@ def _nodes_of(system: System, pid: str) -> list[str]:
     try:
         links = [os.readlink(link) for link in system.path(f"/proc/{pid}/fd").iterdir()]
     except PermissionError:
-        system.unread["open files of other users' processes"] = None
+        system.unread[OTHERS_FILES] = None
         return []
     except OSError:
         return []

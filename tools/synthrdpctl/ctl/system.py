@@ -25,6 +25,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SYSLOGS = ("/var/log/syslog", "/var/log/daemon.log", "/var/log/messages")
 DENIED = (errno.EACCES, errno.EPERM)
 RELAY = "synthrdp-relay"
+# What `unread` calls what is no file.
+KERNEL_LOG, JOURNAL = "the kernel's log", "the journal"
+OTHERS_FILES = "open files of other users' processes"
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class System:
             return lines
         if text := self.output("journalctl", "-q", "-k", "-b", "-o", "cat", "--no-pager"):
             return [printable(line) for line in text.splitlines()]
-        self.unread["the kernel's log"] = None
+        self.unread[KERNEL_LOG] = None
         return []
 
     def _kmsg(self) -> list[str]:
@@ -204,13 +207,14 @@ class System:
     def journal(self, *match: str) -> list[Said]:
         """The last lines of the journal that match."""
         done = self.run("journalctl", "-q", "-b", "-o", "json", "--no-pager", "-n", "300", *match)
-        if done is None or done.returncode:
-            self.unread["the journal"] = None
+        # Without a complaint it is only that nothing was found.
+        if done is None or (done.returncode and done.stderr):
+            self.unread[JOURNAL] = None
             return []
         found = list(_journal_lines(done.stdout.splitlines()))
         # It is empty for those who may not read it.
         if not found and os.geteuid() and not self._in_journal_group():
-            self.unread["the journal"] = None
+            self.unread[JOURNAL] = None
         return found
 
     def _in_journal_group(self) -> bool:
