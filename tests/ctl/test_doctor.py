@@ -414,6 +414,7 @@ def test_cause(guest: Guest, case: Case) -> None:
     found = json.loads(done.stdout)
     jsonschema.validate(found, SCHEMA)
     assert {finding["id"] for finding in found["findings"]} == {case.id, *case.beside}
+    assert found["unread"] == []
     finding = next(finding for finding in found["findings"] if finding["id"] == case.id)
     said = " ".join((finding["finding"], finding["cure"], *finding["quote"]))
     assert [words for words in case.says if words not in said] == []

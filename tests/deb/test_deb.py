@@ -121,6 +121,8 @@ def test_install_and_purge(system: System) -> None:
     assert len(system.modules()) == 1
     said = system.run("/usr/sbin/synthrdp-relay", "--version").stdout
     assert debs.version() in said
+    assert system.run("synthrdpctl", "--version").stdout == f"synthrdpctl {debs.version()}\n"
+    assert system.run("synthrdpctl", "disable").returncode == 0     # notes that in a file
     assert system.run("getent", "passwd", "synthrdp").returncode == 0
     system.dpkg("--remove", TOOLS, MODULE)
     assert system.modules() == []

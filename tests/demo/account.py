@@ -57,6 +57,7 @@ def account(machine: Machine, vmms: Vmms) -> list[tuple[str, str]]:
         ("relay", f"{shell(f'ps -ww -o user=,args= -p {relay}')}: {_said(machine, relay)}"),
         ("server", f"{shell(f'ps -ww -o user=,args= -p {server}')}: {seen.answer}"),
         ("session", shell("ps -ww -o user=,args= -C Xorg")),
+        ("doctor", shell("synthrdpctl doctor").splitlines()[-1]),
         ("bytes", f"{to_guest} to the guest, {from_guest} from it, the same on both sides"),
     ]
 

@@ -50,13 +50,13 @@ class Files:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise Refused(f"cannot create {self._path}: {error.strerror}") from error
-        self._file, self._size = open(fd, "wb", buffering=0), 0
-        self._write(pcapng.beginning(f"synthrdpctl {VERSION}", WARNING))
-        for block in head:
+        self._file = open(fd, "wb", buffering=0)
+        for block in (pcapng.beginning(f"synthrdpctl {VERSION}", WARNING), *head):
             self._write(block)
+        self._size = 0
 
     def write(self, blocks: list[bytes], head: Iterable[bytes]) -> None:
-        """More of it, in a new file if this one is full."""
+        """More of it, in a new file if this one is full; its head does not count."""
         size = sum(map(len, blocks))
         if self._limit is not None and self._size + size > self._limit // 2:
             self.close()
