@@ -44,7 +44,6 @@ fc-cache --system-only
 """
 
 
-
 @dataclass(frozen=True)
 class Desktop:
     """A Debian desktop: its file system, and the kernel to boot it with."""

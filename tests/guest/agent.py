@@ -171,7 +171,7 @@ class Agent:
             except ProcessLookupError:
                 os.kill(self.jobs[job].pid, signum)
 
-    def do_ask(self, id: int, about: str, job: int = 0) -> None:  # pylint: disable=W0622
+    def do_ask(self, id: int, about: str, job: int = 0) -> None:
         """Answer a question."""
         if about == "sync":
             self.read_kmsg()

@@ -224,7 +224,7 @@ class Guest:
         if job in self._jobs:
             self._jobs[job].finish(status, marshal.loads(result) if result else None)
 
-    def _on_answer(self, id: int, value: Any) -> None:  # pylint: disable=redefined-builtin
+    def _on_answer(self, id: int, value: Any) -> None:
         self._answers[id] = value
 
     def send(self, **message: Any) -> None:

@@ -333,7 +333,8 @@ class SynthRdpHost:
     def _hear(self, packet: Packet) -> None:
         data = _data(packet)
         if len(data) != VERSION_REQUEST.size:
-            return self._complain(f"a message of {len(data)} bytes: {data[:32].hex(' ', 4)}")
+            self._complain(f"a message of {len(data)} bytes: {data[:32].hex(' ', 4)}")
+            return
         kind, size, major, minor, reserved = VERSION_REQUEST.unpack(data)
         if (kind, size, major, minor, reserved) != (REQUEST, VERSION_REQUEST.size, 1, 0, 0):
             self._complain(f"an odd version request: {data.hex(' ', 4)}")

@@ -170,7 +170,7 @@ class TlsStream:
                     pending = self._out.pending
                 except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                     return b""
-            if pending:
+            if pending:         # pylint: disable=using-constant-test  # it is no method
                 self._flush()
             self._fill()
 

@@ -371,9 +371,6 @@ def test_server_leaves_with_bytes_in_flight(bench: Bench) -> None:
     relay.wait(OK, "the server closed the connection")
 
 
-
-
-
 def test_half_closed_by_the_server(bench: Bench) -> None:
     """RDP has no such thing: what is in flight is delivered both ways, then it is over."""
     relay, host, server = bench.session(REQUEST, ACCEPT)
@@ -480,7 +477,6 @@ def test_signal_while_waiting(bench: Bench, phase: str) -> None:
         relay.wait_for("waiting")
     relay.signal(signal.SIGTERM)
     relay.wait(OK, "stopped by signal 15", timeout=2)
-
 
 
 def test_ignored_hangup_stays_ignored(bench: Bench) -> None:

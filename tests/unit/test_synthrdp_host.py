@@ -77,7 +77,8 @@ def host(qemu: FakeQemu) -> Iterator[SynthRdpHost]:
 
 
 @pytest.fixture
-def control(qemu: FakeQemu, host: SynthRdpHost) -> FakeDevice:
+def control(qemu: FakeQemu,
+            host: SynthRdpHost) -> FakeDevice:  # pylint: disable=unused-argument
     """The guest's end of the control channel."""
     return qemu.devices[str(synthrdp.CONTROL)]
 
