@@ -129,14 +129,6 @@ def test_version(programs: Programs) -> None:
     assert result.returncode == OK
 
 
-def test_manual_is_tidy() -> None:
-    """mandoc and groff have nothing to say."""
-    for command in (["mandoc", "-T", "lint", "-W", "warning", str(MANUAL)],
-                    ["groff", "-mandoc", "-Tutf8", "-ww", "-z", str(MANUAL)]):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (result.returncode, result.stdout + result.stderr) == (0, "")
-
-
 # Messages
 
 def test_terminal(bench: Bench) -> None:

@@ -1,47 +1,116 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Dropped into a kernel tree unchanged, the driver builds there, as a module and built in."""
+"""Dropped into a kernel tree unchanged, the driver builds there: as a module, with its tests, and
+built in; and for arm64, whose pages may be larger than Hyper-V's.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from hvhost import cache, linux
+from hvhost import cache, lint, linux, roots
 
-OPTIONS = ("64BIT=y", "SMP=y", "PCI=y", "ACPI=y", "HYPERVISOR_GUEST=y", "PARAVIRT=y", "MODULES=y",
-           "FTRACE=y", "ENABLE_DEFAULT_TRACERS=y", "HYPERV=y", "HYPERV_VMBUS=y")
 PLACE = "drivers/hv/synthrdp"
+BUS = ("SMP=y", "PCI=y", "ACPI=y", "MODULES=y", "FTRACE=y", "HYPERV=y", "HYPERV_VMBUS=y", "KUNIT=m")
+X86 = ("64BIT=y", "HYPERVISOR_GUEST=y", "PARAVIRT=y", "ENABLE_DEFAULT_TRACERS=y", *BUS)
+ARM64 = ("EFI=y", "ENABLE_DEFAULT_TRACERS=y", *BUS)
+FORMS = {"y": ("HYPERV_SYNTHRDP=y",),
+         "m": ("HYPERV_SYNTHRDP=m", "HYPERV_SYNTHRDP_KUNIT_TEST=m",
+               "HYPERV_SYNTHRDP_PROTOCOL_KUNIT_TEST=m")}
+# Of the objects, which there must be.
+BUILT = {"y": {"built-in.a"}, "m": {"hv_synthrdp.o", "synthrdp_control_test.o",
+                                    "synthrdp_pipe_test.o", "synthrdp_protocol_test.o"}}
+CANARY = """// SPDX-License-Identifier: GPL-2.0-only
+void synthrdp_canary(void);
+
+void synthrdp_canary(void)
+{
+\tint unused;
+
+\tunused = 1;
+}
+"""
 
 
-@pytest.fixture(scope="module", params=["bookworm", "sid"], name="suite")
-def _suite(request: pytest.FixtureRequest) -> str:
-    """Whose kernel: the oldest and the newest."""
-    suite: str = request.param
-    return suite
+@dataclass(frozen=True)
+class Tree:
+    """A kernel tree, and what it is built for."""
+
+    suite: str
+    options: tuple[str, ...] = X86
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def root(self) -> roots.Root:
+        """Where it is built."""
+        return lint.root() if self.arguments else linux.root(self.suite)
+
+    def make(self, build: Path, driver: Path, options: tuple[str, ...], target: str) -> str:
+        """Configure it, and make the target; what that says."""
+        (build / "wanted").write_text("".join(f"CONFIG_{option}\n" for option in options))
+        make = " ".join(("make", "-s", "-C", linux.LINUX, f"O={linux.BUILD}", linux.JOBS,
+                         *self.arguments))
+        script = (f"{make} KCONFIG_ALLCONFIG={linux.BUILD}/wanted allnoconfig\n"
+                  f"{make} W=1 {target}")
+        binds = {linux.source(self.suite): linux.LINUX, driver: f"{linux.LINUX}/{PLACE}",
+                 build: linux.BUILD}
+        return cache.run(self.root.command(["sh", "-euc", script], binds=binds),
+                         f"building in the kernel tree of {self.suite}", env=linux.ENV)
+
+    def prepared(self) -> Path:
+        """A build directory with all that does not depend on the driver."""
+        def prepare(new: Path) -> None:
+            new.mkdir()
+            self.make(new, linux.DRIVER, self.options, "prepare")
+        key = cache.key(self.root.key, linux.source(self.suite).name, self.options)
+        return cache.get("lint/prepared", key, prepare,
+                         f"a kernel tree of {self.suite}, configured", 40)
+
+    def build(self, form: str) -> dict[str, str]:
+        """What is said, the resulting configuration and the objects, of the driver with a canary
+        in the place of its own that has a fault.
+        """
+        def build(new: Path) -> None:
+            with tempfile.TemporaryDirectory(prefix="tree-") as directory:
+                driver, here = Path(directory) / "driver", Path(directory) / "build"
+                shutil.copytree(linux.DRIVER, driver)
+                (driver / "canary.c").write_text(CANARY)
+                with (driver / "Makefile").open("a") as makefile:
+                    makefile.write("hv_synthrdp-y += canary.o\n")
+                shutil.copytree(self.prepared(), here, symlinks=True)
+                said = self.make(here, driver, (*self.options, *FORMS[form]), f"{PLACE}/")
+                objects = " ".join(path.name for path in (here / PLACE).glob("*.[oa]"))
+                new.write_text(json.dumps({"said": said, "objects": objects,
+                                           "config": (here / ".config").read_text()}))
+        key = cache.key(self.prepared().name, cache.tree_key(linux.DRIVER), FORMS[form], CANARY)
+        kept: dict[str, str] = json.loads(cache.get(
+            "lint/tree", key, build, f"the driver in the kernel tree of {self.suite}",
+            20).read_text())
+        return kept
 
 
-@pytest.fixture(scope="module")
-def build(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build directory that both forms share."""
-    return tmp_path_factory.mktemp(suite)
+CROSS = ("ARCH=arm64", f"CROSS_COMPILE={lint.CROSS}-")
+TREES = {"oldest": Tree("bookworm"), "newest": Tree("sid"),
+         "arm64": Tree("sid", (*ARM64, "ARM64_4K_PAGES=y"), CROSS),
+         "arm64-64k": Tree("sid", (*ARM64, "ARM64_64K_PAGES=y"), CROSS)}
 
 
-@pytest.mark.parametrize("how", ["y", "m"])
-def test_builds_in_a_kernel_tree(suite: str, build: Path, how: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", TREES)
+def test_builds_in_a_kernel_tree(name: str, form: str) -> None:
     """Configured by Kconfig, compiled by the kernel's own Makefiles, without a warning."""
-    options = (*OPTIONS, f"HYPERV_SYNTHRDP={how}")
-    (build / "wanted").write_text("".join(f"CONFIG_{option}\n" for option in options))
-    make = f"make -s -C {linux.LINUX} O={linux.BUILD} {linux.JOBS}"
-    script = f"{make} KCONFIG_ALLCONFIG={linux.BUILD}/wanted allnoconfig && {make} W=1 {PLACE}/"
-    said = cache.run(linux.root(suite).command(["sh", "-euc", script],
-                                               binds=linux.places(suite, build)),
-                     f"building the driver in the kernel tree of {suite}",
-                     env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"})
-    assert f"CONFIG_HYPERV_SYNTHRDP={how}\n" in (build / ".config").read_text()
-    assert [line for line in said.splitlines() if re.search(rf"{PLACE}.*(warning|error)", line)
-            ] == []
-    wanted = "hv_synthrdp.o" if how == "m" else "built-in.a"
-    assert (build / PLACE / wanted).stat().st_size > 0
-    assert "MODULE" in (build / PLACE / ".main.o.cmd").read_text() or how == "y"
+    tree = TREES[name]
+    built = tree.build(form)
+    config = built["config"].splitlines()
+    assert [option for option in (*tree.options, *FORMS[form])
+            if f"CONFIG_{option}" not in config] == []
+    assert BUILT[form] <= set(built["objects"].split())
+    said = [line for line in built["said"].splitlines() if re.search("warning|error", line, re.I)]
+    assert [line for line in said if "canary.c" not in line] == []
+    assert any("unused-but-set-variable" in line for line in said)

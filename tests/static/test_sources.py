@@ -1,60 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What tools can say about the sources: style, types, licences."""
+"""What goes for all files alike."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
-import pytest
-
-from tree import TOP, interpreter, text, tracked, written_in
+from tree import TOP, interpreter, text, tracked
 
 # debian/copyright speaks for what is beside it.
 NO_LICENCE_LINE = ("COPYING", "*.patch", "*.png", "series", ".gitignore", "debian/*",
                    "debian/source/*")
-
-
-def run(*argv: str | Path, cwd: Path = TOP, **environment: str) -> None:
-    """Run a checker; what it has to say fails the test."""
-    done = subprocess.run([str(arg) for arg in argv], cwd=cwd, env={**os.environ, **environment},
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        pytest.fail(done.stdout.strip(), pytrace=False)
-
-
-def _python_rooms() -> dict[str, list[str]]:
-    """Python by directory: one at a time, for there may be a conftest in each."""
-    rooms: dict[str, list[str]] = {}
-    for name in written_in(".py", "python3"):
-        rooms.setdefault(os.path.dirname(name), []).append(name)
-    return rooms
-
-
-@pytest.mark.parametrize("room", _python_rooms())
-def test_mypy(room: str) -> None:
-    """Python's types, strictly."""
-    rooms = _python_rooms()
-    path = [TOP / other for other in rooms if not (TOP / other / "__init__.py").exists()]
-    run("mypy", "--strict", "--scripts-are-modules", "--no-error-summary",
-        f"--cache-dir={TOP}/build/mypy", *rooms[room], MYPYPATH=":".join(map(str, path)))
-
-
-@pytest.mark.parametrize("name", written_in(".sh", "sh", "bash", "dash"))
-def test_shellcheck(name: str) -> None:
-    """Shell scripts."""
-    run("shellcheck", name)
-
-
-@pytest.mark.parametrize("name", written_in(".py", "python3"))
-def test_python_lines(name: str) -> None:
-    """At most 100 columns, no tabs, nothing at the end."""
-    bad = [f"{name}:{number}: {line}" for number, line in enumerate(text(name).split("\n"), 1)
-           if len(line) > 100 or "\t" in line or line != line.rstrip()]
-    assert bad == []
 
 
 def test_licences() -> None:
