@@ -198,3 +198,11 @@ def test_root_only(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", script, PROGRAM.parent, *arguments],
                           capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (4, "synthrdpctl: only root may do this\n")
+
+
+def test_off_whatever_systemd_says(guest: Guest) -> None:
+    """The switch comes first."""
+    on_systemctl(guest, "echo 'Connection timed out' >&2; exit 1")
+    done = guest.run("disable")
+    assert done.returncode == 1 and "Connection timed out" in done.stderr
+    assert switch(guest) == "0" and guest.path(NOTE).exists()

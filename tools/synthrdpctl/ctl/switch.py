@@ -42,12 +42,13 @@ def disable(system: System) -> str:
             note.write_text(f"disabled by {_who()}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}\n")
     except OSError as error:
         raise Refused(f"cannot write {DISABLED}: {error.strerror}") from error
+    there = system.exists(SWITCH)
+    if there:
+        _write(system, "0")
     if _has_unit(system):
         _systemctl(system, "stop", READY_UNIT)
-    if not system.exists(SWITCH):
-        return f"off once there is a control device; noted in {DISABLED}"
-    _write(system, "0")
-    return "off; sessions that are open go on"
+    return ("off; sessions that are open go on" if there else
+            f"off once there is a control device; noted in {DISABLED}")
 
 
 def enable(system: System) -> str:
