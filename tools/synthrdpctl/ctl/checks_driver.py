@@ -48,14 +48,14 @@ def _lacks_offer(scene: Scene) -> bool:
 @check("confidential", "this is no confidential VM", reads=(KERNEL_LOG,))
 def confidential(scene: Scene) -> Outcome:
     """Linux takes few devices from a host that it does not trust."""
-    if not scene.status.host.hyperv:
+    if not scene.status.host.hyperv or scene.status.control.offered:
         return MOOT
     said = scene.system.kernel_said(ISOLATION)
     kind = ISOLATIONS.get(int(said[1], 16) & 15) if said else None
     for node, name in (("/dev/sev-guest", ISOLATIONS[2]), ("/dev/tdx_guest", ISOLATIONS[3])):
         if scene.system.exists(node):
             kind = name
-    if kind is None or scene.status.control.offered:
+    if kind is None:
         return None
     return Found(f"This is a confidential VM ({kind}): Linux refuses the host's Enhanced Session"
                  " there.",
