@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,46 +236,29 @@ def remarks(mails: list[Path], tree: Path) -> list[str]:
 
 def make(into: Path, who: Sender) -> None:
     """Make the series, and build it patch by patch."""
-    place = cache.directory() / "series"
-    source = linux.source(SUITE)
-    with cache.lock("series/linux", "a series for the kernel"):
-        tree = place / "tree"
-        cache.remove(tree)
-        try:
-            cache.run(["cp", "-al", source, tree], "linking the kernel source")
-            cache.remove(tree / PLACE)
-            for name in linux.HOOKS:
-                (tree / name).unlink()
-                (tree / name).write_text(pristine(name))
-            series = Series(tree, who)
-            mails = series.mails(into)
-            if said := remarks(mails[1:], tree):
-                raise PrepareError("checkpatch has remarks:\n" + "\n".join(said))
-            cache.say(f"{repository.size(mails[1:])}; checkpatch --strict has no remark")
-            for number, commit in enumerate(series.commits, 1):
-                series.repository.git("checkout", "-q", commit)
-                subject = series.steps[number - 1].message.partition("\n")[0]
-                for how in ("m", "y"):
-                    started = time.monotonic()
-                    build(tree, place / how, how)
-                    cache.say(f"{number}/{len(series.commits)} builds as {how},"
-                              f" {time.monotonic() - started:.0f} s: {subject}")
-        finally:
-            cache.remove(tree)
+    with repository.linked(linux.source(SUITE)) as tree:
+        cache.remove(tree / PLACE)
+        for name in linux.HOOKS:
+            (tree / name).unlink()          # it is linked to
+            (tree / name).write_text(pristine(name))
+        series = Series(tree, who)
+        patches = series.mails(into)[1:]
+        repository.report(patches, remarks(patches, tree))
+        series.repository.build_each(series.commits, lambda: build(tree))
 
 
-def build(tree: Path, into: Path, how: str) -> None:
-    """Build drivers/hv as the tree is, all of ours as module or built in, with W=1."""
-    into.mkdir(parents=True, exist_ok=True)
-    wanted = "".join(f"CONFIG_{option}\n" for option in (
-        *OPTIONS, *(f"{option}={how}" for option in OURS)))
-    (into / "wanted").write_text(wanted)
-    command = f"make -s -C {linux.LINUX} O={linux.BUILD} {linux.JOBS}"
-    script = (f"{command} KCONFIG_ALLCONFIG={linux.BUILD}/wanted allnoconfig"
-              f" && {command} W=1 drivers/hv/"
-              + (f" && {command} modules" if how == "m" else ""))
-    said = cache.run(linux.root(SUITE).command(
-        ["sh", "-euc", script], binds={tree: linux.LINUX, into: linux.BUILD}),
-        f"building the series as {how}", env=linux.ENV)
-    if bad := re.findall(rf"^.*(?:{PLACE}|drivers/hv).*(?:warning|error).*$", said, re.MULTILINE):
-        raise PrepareError("\n".join(["the series does not build without a remark:", *bad]))
+def build(tree: Path) -> None:
+    """Build drivers/hv as the tree is, all of ours as module and built in, with W=1."""
+    for how in ("m", "y"):
+        into = cache.directory() / "series" / how
+        into.mkdir(parents=True, exist_ok=True)
+        (into / "wanted").write_text("".join(f"CONFIG_{option}\n" for option in (
+            *OPTIONS, *(f"{option}={how}" for option in OURS))))
+        command = f"make -s -C {linux.LINUX} O={linux.BUILD} {linux.JOBS}"
+        script = (f"{command} KCONFIG_ALLCONFIG={linux.BUILD}/wanted allnoconfig"
+                  f" && {command} W=1 drivers/hv/" + (f" && {command} modules" if how == "m" else ""))
+        said = cache.run(linux.root(SUITE).command(
+            ["sh", "-euc", script], binds={tree: linux.LINUX, into: linux.BUILD}),
+            f"building the series as {how}", env=linux.ENV)
+        if bad := re.findall(r"^.*drivers/hv.*(?:warning|error).*$", said, re.MULTILINE):
+            raise PrepareError("\n".join(["the series does not build without a remark:", *bad]))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import time
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -73,18 +72,18 @@ class Series:
     """The patches, applied one after the other and signed off by the sender."""
 
     def __init__(self, tree: Path, who: Sender, patches: Path = PATCHES) -> None:
-        self.mails = [patches / name for name in (patches / "series").read_text().split()]
-        text = "".join(mail.read_text() for mail in self.mails)
+        self.patches = [patches / name for name in (patches / "series").read_text().split()]
+        text = "".join(mail.read_text() for mail in self.patches)
         self.repository = Repository(tree, who)
         self.base = self.repository.commit("QEMU\n", *sorted(
             {name for name in re.findall(r"^--- a/(\S+)$", text, re.MULTILINE)
              if (source() / name).exists()}))
         self.commits = []
-        for mail in self.mails:
+        for mail in self.patches:
             self.repository.git("am", "-q", "--signoff", "--keep-cr", str(mail))
             self.commits.append(self.repository.git("rev-parse", "HEAD").strip())
 
-    def format(self, into: Path) -> list[Path]:
+    def mails(self, into: Path) -> list[Path]:
         """The series as files, the cover letter first."""
         cover = (HERE / "cover.patch").read_text().replace("@BASE@", version())
         return self.repository.mails(self.base, into, cover, "RFC PATCH")
@@ -112,29 +111,16 @@ def remarks(mails: list[Path], tree: Path) -> list[str]:
 
 def make(into: Path, who: Sender) -> None:
     """Make the series, and build it patch by patch."""
-    place = cache.directory() / "series"
-    with cache.lock("series/qemu", "a series for QEMU"):
-        tree = place / "qemu-tree"
-        cache.remove(tree)
-        try:
-            cache.run(["cp", "-al", source(), tree], "linking the source of QEMU")
-            series = Series(tree, who)
-            mails = series.format(into)
-            if said := remarks(mails[1:], tree):
-                raise PrepareError("checkpatch has remarks:\n" + "\n".join(said))
-            cache.say(f"{repository.size(mails[1:])}; checkpatch has no remark")
-            for number, commit in enumerate(series.commits, 1):
-                series.repository.git("checkout", "-q", commit)
-                started = time.monotonic()
-                build(tree, place / "qemu-build")
-                cache.say(f"{number}/{len(series.commits)} builds,"
-                          f" {time.monotonic() - started:.0f} s: {mails[number].name}")
-        finally:
-            cache.remove(tree)
+    with repository.linked(source()) as tree:
+        series = Series(tree, who)
+        patches = series.mails(into)[1:]
+        repository.report(patches, remarks(patches, tree))
+        series.repository.build_each(series.commits, lambda: build(tree))
 
 
-def build(tree: Path, into: Path) -> None:
+def build(tree: Path) -> None:
     """Build QEMU as the tree is."""
+    into = cache.directory() / "series" / "qemu"
     builder = _builder()
     into.mkdir(parents=True, exist_ok=True)
     script = BUILD.format(devices=" ".join(builder.DEVICES))

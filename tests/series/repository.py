@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +81,39 @@ class Repository:
         return [letter, *patches]
 
 
+    def build_each(self, commits: Sequence[str], build: Callable[[], None]) -> None:
+        """Build the tree as it is at each commit."""
+        for number, commit in enumerate(commits, 1):
+            self.git("checkout", "-q", commit)
+            started = time.monotonic()
+            build()
+            cache.say(f"{number}/{len(commits)} builds, {time.monotonic() - started:.0f} s: "
+                      + self.git("log", "-1", "--format=%s").strip())
+
+
+@contextmanager
+def linked(source: Path) -> Iterator[Path]:
+    """A tree of links to the files of another, for as long as a series is made in it."""
+    with cache.lock("series/tree", "a series"):
+        tree = cache.directory() / "series" / "tree"
+        cache.remove(tree)
+        try:
+            cache.run(["cp", "-al", source, tree], "linking the sources")
+            yield tree
+        finally:
+            cache.remove(tree)
+
+
+def report(mails: Sequence[Path], remarks: Sequence[str]) -> None:
+    """What there is; remarks are an error."""
+    if remarks:
+        raise PrepareError("\n".join(["there are remarks:", *remarks]))
+    lines = [line for mail in mails for line in mail.read_text(errors="replace").splitlines()]
+    added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
+    removed = sum(line.startswith("-") and not line.startswith("--") for line in lines)
+    cache.say(f"{len(mails)} patches, {added} lines added, {removed} removed; no remarks")
+
+
 def check(argv: Sequence[str | Path], cwd: Path) -> list[str]:
     """What a checker of patches has to say, line by line."""
     done = subprocess.run([str(arg) for arg in argv], cwd=cwd, stdin=subprocess.DEVNULL,
@@ -95,12 +130,3 @@ def without_maintainer(mails: Sequence[Path], maintainers: str) -> list[str]:
     return [f"{name} has no maintainer" for name in new if not any(
         name.startswith(pattern) if pattern.endswith("/") else Path(name).match(pattern)
         for pattern in patterns)]
-
-
-def size(mails: Sequence[Path]) -> str:
-    """How many patches, and how many lines they add and remove."""
-    lines = [line for mail in mails for line in mail.read_text(errors="replace").splitlines()]
-    added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
-    removed = sum(line.startswith("-") and not line.startswith(("--- ", "-- ")) and line != "---"
-                  for line in lines)
-    return f"{len(mails)} patches, {added} lines added, {removed} removed"
