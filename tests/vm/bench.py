@@ -24,6 +24,9 @@ CHANNELS = (
 # A module that is given is one for the first kernel, and that is tested.
 GIVEN = os.environ.get("SYNTHRDP_MODULE")
 KERNELS = kernels.NAMES[:1] if GIVEN else kernels.NAMES
+# The oldest and the newest, for what takes long. Those of linux.py have no disks and no kexec.
+_STOCK = [name for name in KERNELS if name in kernels.SUITES]
+ENDS = tuple(dict.fromkeys(_STOCK[:1] + _STOCK[-1:]))
 
 
 class Bench:
