@@ -42,6 +42,15 @@ def test_a_channel_that_is_not_known_gets_a_number_from_five_up(lab: Lab) -> Non
         assert user.read(10) == b"%d" % node
 
 
+def test_channels_that_are_offered_at_the_same_time(lab: Lab) -> None:
+    """Each has its node, without waiting for another to be opened or withdrawn."""
+    sessions = [lab.session(which, offer=False) for which in range(1, 6)]
+    for session in sessions:
+        session.offer()
+    for node in range(5):
+        lab.wait_node(node)
+
+
 def test_create_session_and_the_offer_need_no_order(lab: Lab) -> None:
     """Before, after, or not at all: the node comes with the offer."""
     sessions = int(lab.control["sessions"])
