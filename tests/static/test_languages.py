@@ -40,7 +40,7 @@ def test_mypy() -> None:
         f"mypy --strict --scripts-are-modules --no-error-summary --python-version={OLDEST}"
         f" --cache-dir=/tmp/mypy {names}\n" for names in of_room)
     fault = "def canary() -> int:\n    return 'no number'\n", "[return-value]"
-    assert tools.remarks("mypy", script, PYTHON, {CANARY: fault}) == []
+    tools.check("mypy", script, PYTHON, {CANARY: fault})
 
 
 def test_pylint() -> None:
@@ -48,23 +48,22 @@ def test_pylint() -> None:
     fault = "def canary(left, right):\n    return left\n", "unused-argument"
     script = (f"PYTHONPATH={search_path()} pylint --rcfile=tests/static/pylintrc"
               f" --py-version={OLDEST} {' '.join(PYTHON)} {CANARY} | grep -v '^[*]* Module'")
-    assert tools.remarks("pylint", script, [*PYTHON, "tests/static/pylintrc"],
-                         {CANARY: fault}) == []
+    tools.check("pylint", script, [*PYTHON, "tests/static/pylintrc"], {CANARY: fault})
 
 
 def test_flake8() -> None:
     """The form of Python: at most 100 columns; no name that nobody uses."""
     fault = "import os\n", "F401"
     script = f"python3 -m flake8 --max-line-length=100 {' '.join(PYTHON)} {CANARY}"
-    assert tools.remarks("flake8", script, PYTHON, {CANARY: fault}) == []
+    tools.check("flake8", script, PYTHON, {CANARY: fault})
 
 
 def test_shellcheck() -> None:
     """Shell scripts."""
     names = written_in(".sh", "sh", "bash", "dash")
     fault = "#!/bin/sh\nrm $1\n", "SC2086"
-    assert tools.remarks("shellcheck", f"shellcheck -f gcc {' '.join(names)} canary.sh", names,
-                         {"canary.sh": fault}) == []
+    tools.check("shellcheck", f"shellcheck -f gcc {' '.join(names)} canary.sh", names,
+                {"canary.sh": fault})
 
 
 def test_codespell() -> None:
@@ -72,8 +71,8 @@ def test_codespell() -> None:
     names = [name for name in tracked() if not name.endswith(".png")]
     messages = {"messages": git("log", "--format=%h %B")}
     script = f"codespell --ignore-words-list={','.join(WORDS)} ."
-    assert tools.remarks("codespell", script, names, {"canary": ("teh\n", "teh ==> the")},
-                         messages) == []
+    # So written that it is none here.
+    tools.check("codespell", script, names, {"canary": ("\x74eh\n", "==> the")}, messages)
 
 
 def test_manual_pages() -> None:
@@ -82,4 +81,4 @@ def test_manual_pages() -> None:
     fault = '.\\" SPDX\n.Dd today\n.Dt CANARY 8\n.Os\n.Sh NAME\n.Nm canary\n', "NAME"
     pages = " ".join([*names, "canary.8"])
     script = f"mandoc -T lint -W warning {pages}; groff -mandoc -Tutf8 -ww -z {pages}"
-    assert tools.remarks("mandoc", script, names, {"canary.8": fault}) == []
+    tools.check("mandoc", script, names, {"canary.8": fault})

@@ -32,7 +32,7 @@ def test_gcc_analyzer() -> None:
                      for folder in sorted({name.rpartition("/")[0] for name in names
                                            if name.endswith(".c")}))
     script += "gcc -O2 -fanalyzer -fdiagnostics-plain-output -o /dev/null -c tools/canary.c"
-    assert tools.remarks("gcc", script, names, planted) == []
+    tools.check("gcc", script, names, planted)
 
 
 def test_cppcheck() -> None:
@@ -43,7 +43,7 @@ def test_cppcheck() -> None:
               " --check-level=exhaustive --template='{file}:{line}: {id}: {message}'"
               " --suppress=missingInclude -D_GNU_SOURCE --std=c11"
               f" {' '.join(name for name in names if name.endswith('.c'))} canary.c")
-    assert tools.remarks("cppcheck", script, names, {"canary.c": (CANARY, "uninitvar")}) == []
+    tools.check("cppcheck", script, names, {"canary.c": (CANARY, "uninitvar")})
 
 
 def test_units() -> None:
@@ -62,12 +62,12 @@ def test_units() -> None:
         mount -t tmpfs tmpfs /run
         for unit in units/*@.service; do cp $unit ${{unit%.service}}synthrdp0.service; done
         systemd-analyze verify --man=no --recursive-errors=no {units}"""
-    assert tools.remarks("systemd-analyze", script, [], planted, texts) == []
+    tools.check("systemd-analyze", script, [], planted, texts)
 
 
 def test_udev_rules() -> None:
     """udev knows each key of each rule."""
     names = [name for name in tracked() if name.startswith("tools/") and name.endswith(".rules")]
     script = f"udevadm verify --no-summary --resolve-names=never {' '.join(names)} canary.rules"
-    assert tools.remarks("udevadm", script, names,
-                         {"canary.rules": ('ACTOIN=="add", MODE="0660"\n', "ACTOIN")}) == []
+    tools.check("udevadm", script, names,
+                {"canary.rules": ('ACTOIN=="add", MODE="0660"\n', "ACTOIN")})

@@ -40,7 +40,7 @@ def test_coccicheck() -> None:
                       {tree: linux.LINUX})
     run = [line for line in said if line.startswith("/usr/bin/spatch -D report")]
     assert len(run) == len(patches) - len(LEFT_OUT) > 50, said
-    assert tools.unplanted(
+    tools.accept(tools.unplanted(
         [line for line in said if re.search(r"\.[ch]:\d|[Ee]rror|[Ff]ail|[Ss]kipping", line)
          and line not in run and not re.match("warning: Skipping .* 'report'|lscpu: ", line)],
-        {"canary.c": "WARNING: NULL check before some freeing functions is not needed"}) == []
+        {"canary.c": "WARNING: NULL check before some freeing functions is not needed"}))

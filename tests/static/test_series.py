@@ -85,3 +85,10 @@ def test_linux_grows_by_whole_modules(linux: for_linux.Series) -> None:
         # What is there and not named is included by its suite.
         included = {name.replace("_test.o", ".o") for name in there if name.endswith("_test.o")}
         assert parts <= there <= parts | included
+
+
+def test_qemu_is_clean(qemu: for_qemu.Series, tmp_path: Path) -> None:
+    """QEMU's checkpatch has no remark, and every new file has a maintainer."""
+    mails = qemu.mails(tmp_path)
+    check_mails(mails)
+    assert for_qemu.remarks(mails[1:], qemu.repository.tree) == []

@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import pytest
+
 from hvhost import cache, lint, linux
 from tree import TOP
 
@@ -40,7 +42,7 @@ def said(tool: str, script: str, names: Iterable[str], texts: Mapping[str, str],
             for name, text in texts.items():
                 (tree / name).write_text(text)
             done = lint.root().run(["sh", "-uc", script], cwd=SOURCE,
-                              binds={tree: SOURCE, **(binds or {})})
+                                   binds={tree: SOURCE, **(binds or {})})
         silent = done.returncode and not done.stdout.strip()
         new.write_text(f"{tool}: status {done.returncode}" if silent else done.stdout)
     read = [part for name in names for part in (name, (TOP / name).read_bytes())]
@@ -49,12 +51,18 @@ def said(tool: str, script: str, names: Iterable[str], texts: Mapping[str, str],
     return [line for line in kept.read_text().splitlines() if line.strip()]
 
 
-def remarks(tool: str, script: str, names: Iterable[str], planted: Mapping[str, tuple[str, str]],
-            texts: Mapping[str, str] | None = None) -> list[str]:
-    """The lines about anything but what was planted: by file its text, and what must be said."""
+def check(tool: str, script: str, names: Iterable[str], planted: Mapping[str, tuple[str, str]],
+          texts: Mapping[str, str] | None = None) -> None:
+    """Have a tool find what was planted, by file its text and what must be said, and no more."""
     faults = {name: text for name, (text, _) in planted.items()}
-    return unplanted(said(tool, script, names, {**(texts or {}), **faults}),
-                     {name: words for name, (_, words) in planted.items()})
+    accept(unplanted(said(tool, script, names, {**(texts or {}), **faults}),
+                     {name: words for name, (_, words) in planted.items()}))
+
+
+def accept(remarks: Iterable[str]) -> None:
+    """Fail if there are any, with all of them."""
+    if lines := list(remarks):
+        pytest.fail("\n".join(lines), pytrace=False)
 
 
 def unplanted(lines: Iterable[str], planted: Mapping[str, str]) -> list[str]:
