@@ -16,6 +16,7 @@ from series.repository import TOP, Repository, Sender
 
 HERE: Final = Path(__file__).resolve().parent / "qemu"
 PATCHES: Final = TOP / "tests" / "qemu" / "patches"
+LAST: Final = HERE / "maintainers.patch"    # after the patches: what is not built needs no build
 QUESTION: Final = "does MAINTAINERS need updating?"     # answered by QEMU's get_maintainer
 
 # Devices as tests/qemu/build wants them, as far as they have come.
@@ -68,20 +69,26 @@ def source() -> Path:
                      20) / "source"
 
 
+def changed() -> list[str]:
+    """QEMU's files that the patches change."""
+    text = "".join(path.read_text() for path in (*PATCHES.glob("*.patch"), LAST))
+    names = {*re.findall(r"^--- a/(\S+)$", text, re.MULTILINE)}
+    return sorted(name for name in names if (source() / name).exists())
+
+
 class Series:
     """The patches, applied one after the other and signed off by the sender."""
 
-    def __init__(self, tree: Path, who: Sender, patches: Path = PATCHES) -> None:
-        self.patches = [patches / name for name in (patches / "series").read_text().split()]
-        text = "".join(mail.read_text() for mail in self.patches)
+    def __init__(self, tree: Path, who: Sender) -> None:
         self.repository = Repository(tree, who)
-        self.base = self.repository.commit("QEMU\n", *sorted(
-            {name for name in re.findall(r"^--- a/(\S+)$", text, re.MULTILINE)
-             if (source() / name).exists()}))
+        self.base = self.repository.commit("QEMU\n", *changed())
         self.commits = []
-        for mail in self.patches:
-            self.repository.git("am", "-q", "--signoff", "--keep-cr", str(mail))
+        for name in (PATCHES / "series").read_text().split():
+            self.repository.git("am", "-q", "--signoff", "--keep-cr", str(PATCHES / name))
             self.commits.append(self.repository.git("rev-parse", "HEAD").strip())
+        message, _, diff = LAST.read_text().partition("\n---\n")
+        self.repository.git("apply", "-", stdin=diff)
+        self.commits.append(self.repository.commit(message + "\n", "MAINTAINERS"))
 
     def mails(self, into: Path) -> list[Path]:
         """The series as files, the cover letter first."""
@@ -90,12 +97,10 @@ class Series:
 
 
 def sketch(tree: Path) -> None:
-    """The files that the series changes, and QEMU's checkers: for what needs no whole tree."""
-    text = "".join(mail.read_text() for mail in PATCHES.glob("*.patch"))
-    for name in sorted({*re.findall(r"^--- a/(\S+)$", text, re.MULTILINE)}):
-        if (source() / name).exists():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            (tree / name).write_bytes((source() / name).read_bytes())
+    """The files that the series changes, and no more: for what needs no whole tree."""
+    for name in changed():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes((source() / name).read_bytes())
 
 
 def remarks(mails: list[Path], tree: Path) -> list[str]:
