@@ -206,6 +206,10 @@ class VM:
         except OSError as error:
             raise VMError(f"QEMU is gone{self.last_words()}") from error
 
+    def type(self, text: bytes) -> None:
+        """Type on the serial console."""
+        self._ends["console"][0].sendall(text)
+
     def qmp(self, command: str, **arguments: Any) -> Any:
         """A QMP command's answer."""
         with self._answered:
