@@ -79,7 +79,11 @@ def is_exempt(remark: str) -> bool:
 @pytest.mark.parametrize("name", [name for name in tracked() if name.endswith((".c", ".h"))])
 def test_file(name: str) -> None:
     """Kernel style, the tools' C too."""
-    tools.accept(remark for remark in judge(TOP / name, "-f") if not is_exempt(remark))
+    def write(new: Path) -> None:
+        new.write_text("\n".join(judge(TOP / name, "-f")))
+    key = cache.key(tools.checkpatch().read_bytes(), EXEMPT_ALL, name, (TOP / name).read_bytes())
+    kept = cache.get("lint/checkpatch", key, write, f"what checkpatch says of {name}", 2)
+    tools.accept(line for line in kept.read_text().splitlines() if not is_exempt(line))
 
 
 @functools.lru_cache(maxsize=None)
