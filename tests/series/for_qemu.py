@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any, Final
 
 from hvhost import cache, roots
-from hvhost.cache import PrepareError
 from series import repository
 from series.repository import TOP, Repository, Sender
 

@@ -80,7 +80,6 @@ class Repository:
                           .replace("*** BLURB HERE ***", body.strip()))
         return [letter, *patches]
 
-
     def build_each(self, commits: Sequence[str], build: Callable[[], None]) -> None:
         """Build the tree as it is at each commit."""
         for number, commit in enumerate(commits, 1):
