@@ -33,7 +33,10 @@ help:
 	@echo '  make check-debug      the same, KUnit, and thousands of random sessions on'
 	@echo '                        kernels that find more (an hour)'
 	@echo '      SEED=N            with the dice of the run that said so'
+	@echo '  make fuzz             lie to driver and relay in a million ways'
+	@echo '      SEED=N SESSIONS=N MINUTES=N   as it said it did; 10000; 10 for the relay'
 	@echo '  make mutants          break the driver, and see the tests notice'
+	@echo '  make coverage         how much of the driver the tests run, line by line'
 	@echo '  make series           the driver as patches for the kernel, in build/series'
 	@echo '  make qemu-series      the patches of tests/qemu for QEMU, in build/qemu-series'
 
@@ -111,9 +114,16 @@ series:
 qemu-series:
 	@$(PYTHON) tests/series/run qemu
 
+# SEED, SESSIONS and MINUTES go by way of the environment.
+fuzz:
+	@$(PYTHON) tests/fuzz/run
+
 mutants:
 	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
 
+coverage:
+	@$(PYTHON) tests/kunit/coverage
+
 .PHONY: all help kernel-headers modules modules_install modules_clean \
-	relay tools_install install deb clean demo check lint check-debug mutants series \
-	qemu-series
+	relay tools_install install deb clean demo check lint check-debug fuzz mutants coverage \
+	series qemu-series

@@ -32,8 +32,10 @@ ENDS = tuple(dict.fromkeys(_STOCK[:1] + _STOCK[-1:]))
 class Bench:
     """Keeps one guest running; one that a test has spoilt is replaced."""
 
-    def __init__(self, kernel: str, arguments: Sequence[str] = (), **options: Any) -> None:
+    def __init__(self, kernel: str, arguments: Sequence[str] = (), module: Path | None = None,
+                 **options: Any) -> None:
         self.kernel = kernel
+        self._module = module
         self._arguments = arguments
         self._options = options
         self._lab: Lab | None = None
@@ -42,7 +44,7 @@ class Bench:
     def lab(self) -> Lab:
         """The guest, with the module loaded, and its host."""
         if self._lab is None:
-            module = Path(GIVEN) if GIVEN else kernels.module(self.kernel)
+            module = self._module or (Path(GIVEN) if GIVEN else kernels.module(self.kernel))
             self._ports = Ports()
             guest = Guest(kernels.kernel(self.kernel), CHANNELS, module=module,
                           arguments=[*self._ports.arguments(), *self._arguments],

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A hostile host at work: does the steps of an input, and knows what must come of them.
+
+Where nothing depends on when the guest looks, what the reader gets is compared byte by byte with
+the reference. Where it does (a race), all data is made of one letter that is nowhere else, and the
+reader must have got no other. Every wait has an end: who sleeps longer than TIMEOUT hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import struct
+import time
+from dataclasses import dataclass
+from signal import SIGUSR1
+from typing import Any, Final
+
+import fuzzside
+from hvhost.channel import Channel, ChannelError, Opened, Timeout
+from hvhost.synthrdp import ACCEPT, SILENCE, YES, Session, create_session
+from inputs import HEADER, Input, Step
+from lab import Lab
+from reference import FIELDS, Conversation, Reference, packet
+from user import Call
+
+TIMEOUT: Final = 30.0           # more than close(2) takes, on a slow machine
+PAGE: Final = 4096
+SANE: Final = b"sane?\n"
+FIELD_FORM: Final = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
+# What open files may say of a host that is not to be trusted, or has gone
+ENDS: Final = ("end", "EPROTO")
+NOT_OPENED: Final = ("open ENODEV", "open ENXIO", "open ENOENT")
+WRITE_ENDS: Final = ("", "all", "some", "EPROTO", "ENODEV")
+
+
+class Finding(Exception):
+    """The guest did what it must not do."""
+
+
+def demand(what: str, holds: bool) -> None:
+    """One more thing that must hold."""
+    if not holds:
+        raise Finding(what)
+
+
+class Player:
+    """Writes the rings of one opening by hand."""
+
+    def __init__(self, channel: Channel, opened: Opened, given: Input) -> None:
+        self.channel = channel
+        self.reference = Reference(opened.host_to_guest)
+        self.packets = 0
+        self.rescinded = False
+        self.blind = False          # what the guest has said to have read is not to be relied on
+        self._given = given
+        self.racy = given.racy
+        self._opening = opened.opening
+        self._in = PAGE + opened.guest_to_host
+        self._filled = random.Random(1).randbytes(1 << 16)
+        self._put = 0               # bytes, from the beginning
+        self._read = 0              # of them by the guest, as far as it has said
+
+    # -- the rings
+
+    def _poke(self, *writes: tuple[int, bytes], notify: bool = False) -> None:
+        self.channel.poke(*writes, opening=self._opening, notify=notify)
+
+    def _index(self, value: int) -> tuple[int, bytes]:
+        return (self._in + HEADER["write"], struct.pack("<I", value % (1 << 32)))
+
+    def _stored(self, at: int, data: bytes) -> list[tuple[int, bytes]]:
+        return [(self._in + PAGE + place, piece) for place, piece in
+                self.reference.store(at, data)]
+
+    def _look(self) -> bool:
+        """See how far the guest has read; False when it has closed the channel."""
+        word = self.channel.peek(self._in + HEADER["read"], 4, self._opening, TIMEOUT)
+        if not word:
+            return False
+        self._read += (int.from_bytes(word, "little") - self._read) % self.reference.size
+        return True
+
+    def _publish(self, notify: bool) -> None:
+        index = self._put % self.reference.size
+        self._poke(self._index(index), notify=notify)
+        if not self.racy:
+            self.reference.publish(index)
+
+    def settle(self) -> None:
+        """Wait until the guest has read everything, or will not."""
+        end = time.monotonic() + TIMEOUT
+        self.nudge()
+        while not (self.blind or self.racy or self.reference.broken) and self._look():
+            if self._read % self.reference.size == self.reference.read:
+                return
+            demand(f"the guest reads all: it stopped at {self._read % self.reference.size}",
+                   time.monotonic() < end)
+            time.sleep(0.001)
+
+    def _room(self, need: int) -> bool:
+        """Wait until there is room; there may never be."""
+        end = time.monotonic() + (0.2 if self.racy else TIMEOUT)
+        while self._put + need - self._read >= self.reference.size:
+            if self.blind or need >= self.reference.size:
+                return False
+            self._publish(notify=True)
+            if self.reference.broken or not self._look():
+                return False
+            if time.monotonic() > end:
+                demand("the guest makes room", self.racy)
+                return False
+            time.sleep(0.001)
+        return True
+
+    def _add(self, made: bytes, packets: int = 1) -> int | None:
+        """Put packets behind the last one: where they are."""
+        if not self._room(len(made)):
+            return None
+        at = self._put
+        self._poke(*self._stored(at, made))
+        self._put += len(made)
+        self.packets += packets
+        return at
+
+    def nudge(self) -> None:
+        """Have the guest look."""
+        self._poke(notify=True)
+
+    def play_flood(self, packets: list[bytes]) -> None:
+        """Put as many as there is room for at a time, and wait until all are read."""
+        while packets:
+            room = (self.reference.size - 1 - (self._put - self._read)) // len(packets[-1])
+            pieces = b"".join(packets[:room])
+            self._poke(*self._stored(self._put, pieces))
+            self._put += len(pieces)
+            del packets[:room]
+            self.reference.read = self._put % self.reference.size
+            self._poke(self._index(self.reference.read))
+            self.settle()
+
+    # -- steps
+
+    def play(self) -> None:
+        """All steps, as far as they still mean anything."""
+        for step in self._given.steps:
+            if self.reference.broken or self.rescinded:
+                return
+            getattr(self, "_do_" + step[0])(*step[1:])
+
+    def _data(self, size: int) -> bytes:
+        if self.racy:
+            return fuzzside.FILLER * size
+        at = self.packets * 7 % 1000
+        return self._filled[at:at + size]
+
+    def _do_data(self, size: int) -> None:
+        self._add(packet(self._data(size)))
+
+    def _do_many(self, packets: int, size: int) -> None:
+        made = packet(self._data(size))
+        packets = min(packets, (self.reference.size - 1) // len(made))
+        self._add(made * packets, packets)
+
+    def _do_say(self, text: str) -> None:
+        data = bytes.fromhex(text)
+        self._add(packet(data if not self.racy or self._given.control else self._data(len(data))))
+
+    def _do_packet(self, wrong: dict[str, int], size: int) -> None:
+        if self.racy and "size" in wrong:      # padding would be data, by the host's own word
+            wrong = {**wrong, "size": min(wrong["size"], size) if size else 1 << 31}
+        if self.racy:
+            wrong = {name: value for name, value in wrong.items() if name != "data"}
+        self._add(packet(self._data(size), **wrong))
+
+    def _do_publish(self, notify: bool) -> None:
+        self._publish(notify)
+
+    def _do_index(self, way: str, value: int) -> None:
+        size = self.reference.size
+        value = value % (1 << 32) if way == "to" else (self._put + value) % size
+        if self.blind or self.racy:
+            return
+        self.settle()
+        self._poke(self._index(value), notify=True)
+        self.reference.publish(value)
+        if not self.reference.broken:
+            self.settle()
+
+    def _do_bytes(self, at: int, text: str) -> None:
+        data = bytes.fromhex(text)
+        if self._put + at + len(data) - self._read < self.reference.size and not self.racy:
+            self._poke(*self._stored(self._put + at, data))
+
+    def _do_field(self, ring: str, name: str, *values: int) -> None:
+        self.blind |= (ring, name) == ("in", "read")
+        at = (self._in if ring == "in" else 0) + HEADER[name]
+        self._poke(*((at, struct.pack("<I", value % (1 << 32))) for value in values))
+
+    def _do_flicker(self, ring: str, name: str, value: int, times: int) -> None:
+        self._do_field(ring, name, *(value, 0) * times)
+
+    def _do_notify(self, times: int) -> None:
+        for _ in range(times):
+            self._poke(notify=True)
+
+    def _do_wait(self) -> None:
+        if not self.racy:
+            self._publish(notify=True)
+            if not self.reference.broken:
+                self.settle()
+
+    def _do_race(self, name: str, value: int, times: int) -> None:
+        made = packet(self._data(400))
+        at = self._add(made)
+        if at is None:
+            return
+        if name == "write":
+            rights, wrong = self._index(self._put % self.reference.size), self._index(value)
+        else:
+            begin, length = FIELDS[name]
+            if name == "size":                  # see _do_packet
+                value = value if value > 1 << 20 else value % 401
+            place, = self._stored(at + begin, made[begin:begin + length])[:1]
+            rights = (place[0], made[begin:begin + length])
+            wrong = (place[0], struct.pack(FIELD_FORM[length], value % (1 << 8 * length)))
+        self._publish(notify=True)
+        self._poke(*([wrong, rights] * (times // 2) + [wrong] * (times % 2)))
+
+    def _do_overrun(self, packets: int) -> None:
+        for _ in range(packets):
+            made = packet(self._data(3000))
+            self._poke(*self._stored(self._put, made))
+            self._put += len(made)
+            self.packets += 1
+            self._publish(notify=False)
+        self._publish(notify=True)
+        self._look()
+
+    def _do_rescind(self) -> None:
+        if self._given.control:
+            return
+        self.rescinded = True
+        with contextlib.suppress(OSError):
+            self.channel.rescind()
+
+
+@dataclass
+class Tally:
+    """What was done."""
+
+    sessions: int = 0
+    packets: int = 0
+
+
+class Seat:
+    """A data channel: the host's end and the user in the guest."""
+
+    def __init__(self, lab: Lab, number: int, tally: Tally) -> None:
+        self._tally = tally
+        self._node = f"/dev/synthrdp{number - 1}"
+        self._session: Session = lab.session(number, announce="never", offer=False)
+        self._user = lab.user(fuzzside)
+
+    def play(self, given: Input) -> str:
+        """One hostile session, and a sane one behind it; says what the former came to."""
+        channel = self._session.channel
+        if not channel.offered:
+            self._session.offer(TIMEOUT)
+        call = self._user.call("fuzzside.suffer", self._node, given.size, given.way, given.writes,
+                               given.withdrawn)
+        opened = self._opened(call)
+        player = Player(channel, opened, given)
+        player.play()
+        self._end(player, call)
+        end, count, digest, head, odd, wrote = call.result(TIMEOUT)
+        self._tally.sessions += 1
+        self._tally.packets += player.packets
+        said = f"reading ended {end} after {count} bytes ({head[:40].hex()}...), writing {wrote}"
+        demand(f"writing ends in a way that is documented: {said}", wrote in WRITE_ENDS)
+        if end in NOT_OPENED:           # withdrawn before it could be opened
+            demand("the host has withdrawn the channel", not channel.offered)
+        elif given.racy:
+            demand(f"reading ends in a way that is documented: {said}", end in (*ENDS, "EINTR"))
+            demand(f"nothing but data is read: {said}, {odd.hex()}", not odd)
+        else:
+            self._compare(player, (end, count, digest), said)
+        self._calm()
+        return f"{end} {wrote}"
+
+    def _opened(self, call: Call) -> Opened:
+        try:
+            return self._session.wait_opened(TIMEOUT)
+        except Timeout as error:
+            nodes = self._user.do("names", "/dev", "synthrdp")
+            came_to = call.result(0) if self._user.wait(call, 0) else "nothing"
+            raise Finding(f"{error}; {call.name}() came to {came_to}, of {nodes}") from error
+
+    def _end(self, player: Player, call: Call) -> None:
+        """Have the user close, unless the session is over; or the host, if it cannot be seen when
+        everything is read."""
+        if player.rescinded:
+            self._session.channel.wait_released(TIMEOUT)
+        elif player.blind and not player.racy:
+            self._session.end(TIMEOUT)
+        else:
+            player.settle()
+            end = time.monotonic() + TIMEOUT
+            while not self._user.wait(call, 0.02) and time.monotonic() < end:
+                if not player.reference.broken:
+                    call.signal(SIGUSR1)
+
+    def _compare(self, player: Player, got: tuple[str, int, str], said: str) -> None:
+        stream = player.reference.stream
+        end = "EPROTO" if player.reference.broken else (
+            "EINTR" if self._session.channel.offered else "end")
+        demand(f"reading ends {end} after {len(stream)} bytes ({stream[:40].hex()}...): {said}",
+               got == (end, len(stream), hashlib.sha256(stream).hexdigest()))
+
+    def _calm(self) -> None:
+        """Drop what the user wrote, and see that a session is a session again."""
+        channel = self._session.channel
+        channel.wait_closed(TIMEOUT)
+        with contextlib.suppress(ChannelError):
+            while channel.pending:
+                channel.recv(0)
+        if not channel.offered:
+            self._session.offer(TIMEOUT)
+        call = self._user.call("fuzzside.echo", self._node, len(SANE))
+        self._opened(call)
+        self._session.write(SANE)
+        demand("a sane session after this", self._session.read_exact(len(SANE), TIMEOUT) == SANE)
+        demand("its end", call.result(TIMEOUT) == len(SANE))
+        channel.wait_closed(TIMEOUT)
+
+
+class Control:
+    """The control channel."""
+
+    def __init__(self, lab: Lab, tally: Tally) -> None:
+        self._lab = lab
+        self._tally = tally
+
+    def play(self, given: Input) -> str:
+        """One hostile conversation, and a sane one behind it; says what the former came to."""
+        lab, channel = self._lab, self._lab.host.control
+        before = self._counters()
+        opened = self._begin()
+        player = Player(channel, opened, given)
+        player.play()
+        expected = Conversation.after(player.reference.packets, player.reference.broken)
+        try:
+            if given.racy:
+                player.nudge()
+            elif expected.state in ("failed", "rejected"):
+                player.nudge()
+                lab.wait_state(expected.state, TIMEOUT)
+            else:
+                player.settle()
+                lab.wait_state(expected.state, TIMEOUT)
+        except AssertionError as error:
+            raise Finding(str(error)) from error
+        lab.switch(False)
+        after = self._counters()
+        self._tally.sessions += 1
+        self._tally.packets += player.packets
+        if not given.racy:
+            counted = {name: after[name] - before[name] for name in after}
+            demand(f"sessions and unknown messages are as in {expected}: {counted}",
+                   counted == {"sessions": expected.sessions, "rx_unknown": expected.unknown})
+        lab.host.answer_with(ACCEPT)
+        lab.renegotiate()
+        lab.wait_state("ready", TIMEOUT)
+        return expected.state
+
+    def flood(self, messages: int) -> None:
+        """A host that cannot stop creating sessions: each is counted, and that is all."""
+        lab = self._lab
+        before = self._counters()["sessions"]
+        player = Player(lab.host.control, self._begin(), Input(control=True))
+        player.play_flood([packet(YES)] + [packet(create_session(1))] * messages)
+        lab.wait_state("ready", TIMEOUT)
+        came = self._counters()["sessions"] - before
+        demand(f"{messages} sessions are counted: {came}", came == messages)
+        self._tally.packets += messages
+        lab.host.answer_with(ACCEPT)
+        lab.renegotiate()
+        lab.wait_state("ready", TIMEOUT)
+
+    def _begin(self) -> Opened:
+        lab = self._lab
+        lab.host.answer_with(SILENCE)
+        lab.renegotiate()
+        lab.host.wait_request(TIMEOUT)
+        while (opened := lab.host.control.wait_opened()).opening != lab.host.control.opening:
+            pass                            # earlier ones, that nobody asked for
+        return opened
+
+    def _counters(self) -> dict[str, int]:
+        values: dict[str, Any] = self._lab.control
+        return {name: int(values[name]) for name in ("sessions", "rx_unknown")}
