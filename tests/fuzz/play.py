@@ -20,7 +20,7 @@ from typing import Any, Final
 import fuzzside
 from hvhost.channel import Channel, ChannelError, Opened, Timeout
 from hvhost.synthrdp import ACCEPT, SILENCE, YES, Session, create_session
-from inputs import HEADER, Input, Step
+from inputs import HEADER, Input
 from lab import Lab
 from reference import FIELDS, Conversation, Reference, packet
 from user import Call
