@@ -78,11 +78,12 @@ static const struct saying malformed = { "malformed", -EPROTO };
  * @ctrl: the driver's own
  * @pending: the work is queued
  * @due: and is to run then
+ * @running: the work runs: who waits for it can do so in another context only
  * @open: the channel is open
  * @opens: how often it was opened
  * @open_result: what opening comes to
  * @send_result: what sending comes to
- * @at_open: what the host says while the channel is being opened
+ * @at_open: what happens while the channel is being opened for the first time
  * @at_send: what it says before sending is over
  * @at_close: what it says while the channel is being closed
  * @said: what is in the ring
@@ -100,11 +101,12 @@ struct fake {
 	struct synthrdp_control *ctrl;
 	bool pending;
 	unsigned long due;
+	bool running;
 	bool open;
 	int opens;
 	int open_result;
 	int send_result;
-	const struct saying *at_open;
+	const struct step *at_open;
 	const struct saying *at_send;
 	const struct saying *at_close;
 	const struct saying *said[8];
@@ -119,6 +121,8 @@ struct fake {
 
 /* Of the test that runs; there is one at a time. */
 static struct fake *fake_now;
+
+static void take(const struct step *step);
 
 static bool fake_queue(struct workqueue_struct *wq, struct delayed_work *work,
 		       unsigned long delay)
@@ -146,10 +150,12 @@ static bool fake_requeue(struct workqueue_struct *wq, struct delayed_work *work,
 
 static bool fake_flush(struct delayed_work *work)
 {
-	if (!fake_now->pending)
+	if (!fake_now->pending || fake_now->running)
 		return false;
 	fake_now->pending = false;
+	fake_now->running = true;
 	work->work.func(&work->work);
+	fake_now->running = false;
 
 	return true;
 }
@@ -223,9 +229,13 @@ int synthrdp_pipe_open(struct synthrdp_pipe *pipe,
 		       void (*callback)(void *context), void *context)
 {
 	struct fake *fake = fake_now;
+	const struct step *at_open = fake->at_open;
 
 	fake->opens++;
-	say(fake->at_open);
+	forget_sayings(fake);
+	fake->at_open = NULL;
+	if (at_open)
+		take(at_open);
 	if (fake->open_result)
 		return fake->open_result;
 
@@ -279,21 +289,23 @@ int synthrdp_pipe_send(struct synthrdp_pipe *pipe, u32 len)
 	return fake->send_result;
 }
 
-/* Let so much time pass, and the work do what is due. */
+/* Let so much time pass, and the work do what is due, if it does not wait. */
 static void pass(unsigned long time)
 {
 	struct fake *fake = fake_now;
 	unsigned long end = fake_jiffies + time;
 	int runs = 0;
 
-	while (fake->pending && time_before_eq(fake->due, end)) {
+	while (!fake->running && fake->pending &&
+	       time_before_eq(fake->due, end)) {
 		if (time_after(fake->due, fake_jiffies))
 			fake_jiffies = fake->due;
 		fake_flush(&fake->ctrl->work);
 		if (WARN_ON(++runs > 10000))
 			break;
 	}
-	fake_jiffies = end;
+	if (time_before(fake_jiffies, end))
+		fake_jiffies = end;
 }
 
 static void switch_to(bool on)
@@ -351,12 +363,12 @@ static void control_exit(struct kunit *test)
 		synthrdp_control_remove(&fake->hdev);
 }
 
-/* The states that last, and how to get there from the start */
+/* The states that last, and how to get there from the start; and one that does not */
 
-enum place { DISABLED, NEGOTIATING, READY, REJECTED, FAILED };
+enum place { DISABLED, NEGOTIATING, READY, REJECTED, FAILED, OPENING };
 
 static const char * const place_names[] = {
-	"disabled", "negotiating", "ready", "rejected", "failed",
+	"disabled", "negotiating", "ready", "rejected", "failed", "opening",
 };
 
 static void go(enum place place)
@@ -397,6 +409,24 @@ struct step {
 };
 
 static const struct step steps[] = {
+	/* While the host is waited for: nobody has asked anything yet */
+	{ "", OPENING, SAY, &accept, 0, FAILED },
+	{ "", OPENING, SAY, &reject, 0, FAILED },
+	{ "", OPENING, SAY, &other_version, 0, FAILED },
+	{ "", OPENING, SAY, &create, 0, FAILED },
+	{ "", OPENING, SAY, &unknown, 0, NEGOTIATING },
+	{ "", OPENING, SAY, &error, 0, FAILED },
+	{ "", OPENING, SAY, &request, 0, FAILED },
+	{ "", OPENING, SAY, &short_answer, 0, FAILED },
+	{ "", OPENING, SAY, &short_create, 0, FAILED },
+	{ "", OPENING, SAY, &half_header, 0, FAILED },
+	{ "", OPENING, SAY, &nothing, 0, FAILED },
+	{ "", OPENING, SAY, &malformed, 0, FAILED },
+	{ "on", OPENING, SWITCH_ON, NULL, 0, NEGOTIATING },
+	{ "off", OPENING, SWITCH_OFF, NULL, 0, DISABLED },
+	{ "sleep", OPENING, SUSPEND, NULL, 0, DISABLED },
+	{ "wake", OPENING, SUSPEND_RESUME, NULL, 0, NEGOTIATING },
+	{ "an hour", OPENING, SECONDS, NULL, 3600, NEGOTIATING },
 	/* The answer, and what may come instead of it */
 	{ "", NEGOTIATING, SAY, &accept, 0, READY },
 	{ "", NEGOTIATING, SAY, &reject, 0, REJECTED },
@@ -517,21 +547,15 @@ static void expect_sound(struct kunit *test, enum place place)
 						       fake_jiffies + 60 * HZ));
 }
 
-static void each_event_in_each_state(struct kunit *test)
+/* Out of the state that @step has led to, the short way and the long one */
+static void expect_way_out(struct kunit *test, const struct step *step)
 {
-	const struct step *step = test->param_value;
 	struct fake *fake = test->priv;
 
-	go(step->from);
-	expect_sound(test, step->from);
-	take(step);
-	expect_sound(test, step->to);
-
-	/* And out of there again, the short way and the long one */
 	if (step->event == SUSPEND)
 		synthrdp_control_resume(&fake->hdev);
 	switch_to(true);
-	if (step->to != READY)
+	if (strcmp(shown(state_show), "ready\n"))
 		say(&accept);
 	pass(0);
 	expect_sound(test, READY);
@@ -541,6 +565,51 @@ static void each_event_in_each_state(struct kunit *test)
 	say(&accept);
 	pass(0);
 	expect_sound(test, READY);
+}
+
+/* It happens while the work waits for the host to open the channel. */
+static void open_and_take(const struct step *step)
+{
+	fake_now->at_open = step;
+	switch_to(true);
+}
+
+static void each_event_in_each_state(struct kunit *test)
+{
+	const struct step *step = test->param_value;
+
+	if (step->from == OPENING) {
+		open_and_take(step);
+	} else {
+		go(step->from);
+		expect_sound(test, step->from);
+		take(step);
+	}
+	expect_sound(test, step->to);
+	expect_way_out(test, step);
+}
+
+/* The same while the channel is opened in vain */
+static void each_event_while_refused(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	const struct step *step;
+
+	for (step = steps; step->from == OPENING; step++) {
+		kunit_info(test, "%s%s", step->name,
+			   step->saying ? step->saying->name : "");
+		EXPECT_ANNOUNCED(test, "");
+		fake->open_result = -ENODEV;
+		open_and_take(step);
+		expect_sound(test, step->to == DISABLED ? DISABLED : FAILED);
+		if (fake->pending && step->event == SAY)
+			KUNIT_EXPECT_EQ(test, fake->due - fake_jiffies,
+					(unsigned long)HZ);
+		fake->open_result = 0;
+		expect_way_out(test, step);
+		switch_to(false);
+		fake->log[0] = '\0';
+	}
 }
 
 /* Removal may come in each state; nothing may be left behind. */
@@ -711,19 +780,6 @@ static void quick_end(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->due - fake_jiffies, (unsigned long)HZ);
 }
 
-/* Nobody has asked anything yet. */
-static void host_that_speaks_first(struct kunit *test)
-{
-	struct fake *fake = test->priv;
-
-	fake->at_open = &accept;
-	switch_to(true);
-	EXPECT_STATE(test, "failed");
-	fake->at_open = NULL;
-	pass(1 * HZ);
-	EXPECT_STATE(test, "negotiating");
-}
-
 /* Once the verdict is out, or the channel closes, nothing counts any more. */
 static void host_that_speaks_last(struct kunit *test)
 {
@@ -836,6 +892,7 @@ static void messages_are_counted(struct kunit *test)
 
 static struct kunit_case control_cases[] = {
 	KUNIT_CASE_PARAM(each_event_in_each_state, steps_gen_params),
+	KUNIT_CASE(each_event_while_refused),
 	KUNIT_CASE(removed_in_each_state),
 	KUNIT_CASE(probe_that_fails),
 	KUNIT_CASE(enabled_from_the_start),
@@ -845,7 +902,6 @@ static struct kunit_case control_cases[] = {
 	KUNIT_CASE(warnings_come_once),
 	KUNIT_CASE(quick_host),
 	KUNIT_CASE(quick_end),
-	KUNIT_CASE(host_that_speaks_first),
 	KUNIT_CASE(host_that_speaks_last),
 	KUNIT_CASE(sending_fails),
 	KUNIT_CASE(switched_while_asleep),
