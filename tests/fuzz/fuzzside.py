@@ -75,7 +75,7 @@ class Writer:
                     do_poll(self._fd, select.POLLOUT, 20)
             self.said = "some" if self._left else "all"
         except OSError as error:
-            self.said = errno.errorcode[error.errno]
+            self.said = errno.errorcode[error.errno or 0]
 
 
 def do_suffer(path: str, size: int, way: int, writes: int, patient: bool) -> tuple[
@@ -85,7 +85,7 @@ def do_suffer(path: str, size: int, way: int, writes: int, patient: bool) -> tup
     try:
         fd = open_soon(path)
     except OSError as error:
-        return f"open {errno.errorcode[error.errno]}", 0, "", b"", b"", ""
+        return f"open {errno.errorcode[error.errno or 0]}", 0, "", b"", b"", ""
     do_nonblocking(fd, way == 1)
     writer = Writer(fd, writes, patient)
     end, pieces = "end", []
@@ -93,7 +93,7 @@ def do_suffer(path: str, size: int, way: int, writes: int, patient: bool) -> tup
         while piece := read_somehow(fd, size, way):
             pieces.append(piece)
     except OSError as error:
-        end = errno.errorcode[error.errno]
+        end = errno.errorcode[error.errno or 0]
     writer.end()
     do_close(fd)
     data = b"".join(pieces)
