@@ -49,7 +49,7 @@ OLD = {
     # Their subjects say it all.
     "body": "266d6ab b5e200a 41ffc2f e79545a 78e3caf 61c9f76 0f8b5cd 3c7b86c ec40e45 c8374d4"
             " 339fc64 8cbdd0e 3da2a52 46ad747 1c83498 c9f1961 bdb5db4 877ae17 a05cfb1 12de805"
-            " a99875b e2ed542",
+            " a99875b e2ed542 24ef88b ef99dfc",
     # The file's own name, where the way to it is meant.
     "EMBEDDED_FILENAME": "36eeca6",
     # A help text of three lines.
