@@ -197,7 +197,7 @@ def do_open_close_for(path: str, seconds: float) -> dict[str, int]:
             finally:
                 do_close(fd)
         except OSError as error:
-            outcome = errno.errorcode[error.errno]
+            outcome = errno.errorcode[error.errno or 0]
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     return outcomes
 
