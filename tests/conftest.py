@@ -28,7 +28,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     callspec = getattr(item, "callspec", None)
     kernel = [value for value in callspec.params.values() if value in kernels.NAMES
               ] if callspec else []
-    item.add_marker(pytest.mark.xdist_group(kernel[0] if kernel else item.path.name))
+    if not item.get_closest_marker("xdist_group"):
+        item.add_marker(pytest.mark.xdist_group(kernel[0] if kernel else item.path.name))
 
 
 def pytest_exception_interact(call: pytest.CallInfo[object],
