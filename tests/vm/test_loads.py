@@ -72,7 +72,7 @@ def test_loads(lab: Lab) -> None:
     before = user.do("free_memory", 20)
     lab.guest.run(load_and_unload, image, LOADS, timeout=600)
     after = user.do("free_memory", 20)
-    assert min([coming.stop() for coming in comings]) > 10
+    assert min(coming.stop() for coming in comings) > 10
     # The module takes more than that: a leak of it would show. Small ones are for kmemleak.
     assert before - after < 16 * LOADS, f"{before - after} KiB less are free"
     lab.guest.insmod()
