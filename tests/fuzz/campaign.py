@@ -146,8 +146,9 @@ class Campaign:
 
     def memory(self) -> int:
         """KiB that are free."""
+        free = 0
         with self._watch([]) as lab:
-            free: int = lab.user().do("free_memory", 10, timeout=60)
+            free = lab.user().do("free_memory", 10, timeout=60)
         return free
 
     def leaks(self) -> None:
