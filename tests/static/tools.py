@@ -8,6 +8,7 @@ has nothing to say of those was not at work. What it said is kept, under a key o
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -66,10 +67,17 @@ def accept(remarks: Iterable[str]) -> None:
 
 
 def unplanted(lines: Iterable[str], planted: Mapping[str, str]) -> list[str]:
-    """The lines that do not name a file that a fault was planted in; and those faults of which
+    """The lines that are not about a file that a fault was planted in; and those faults of which
     nothing was said in the words expected.
     """
-    lines = list(lines)
-    return [line for line in lines if not any(name in line for name in planted)] + [
-        f"not seen: the fault planted in {name}, {words}" for name, words in planted.items()
-        if not any(name in line and words in line for line in lines)]
+    found = []
+    unseen = dict(planted)
+    for line in lines:
+        about = next((name for name in planted
+                      if re.search(rf"(?:^|[ /]){re.escape(name)}:", line)), None)
+        if about is None:
+            found.append(line)
+        elif planted[about] in line:
+            unseen.pop(about, None)
+    return found + [f"not seen: the fault planted in {name}, {words}"
+                    for name, words in unseen.items()]
