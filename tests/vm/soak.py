@@ -19,10 +19,9 @@ from errno import EPROTO
 from pathlib import Path
 
 import soakside
-from hvhost import pipe
 from hvhost.channel import Closed, Timeout
 from hvhost.synthrdp import (ACCEPT, MALFORMED_MESSAGES, MALFORMED_PACKETS, REJECT, SILENCE,
-                             UNKNOWN_MESSAGE, Instance, Session, create_session, data_instance, say)
+                             UNKNOWN_MESSAGE, Instance, create_session, data_instance, say)
 from lab import CONTROL_FOLDER, DRIVER, MAX_DATA, STRANGERS, Lab, wait_until
 from soakside import DOWN, UP, Outcome, Plan, some_size
 from streams import HostReader, HostWriter
@@ -230,13 +229,16 @@ class Node:
         """Wait for the opening, if it is worth waiting; the host's ends of the session."""
         if script.early or not self.opened(call):
             return None
+
         def turn() -> None:
             if not channel.granted:
                 time.sleep(script.pause)
                 channel.grant(ours.randint(1, 8) if script.pause else 32)
+
         def sizes() -> Iterator[int]:
             while True:
                 yield some_size(ours)
+
         ours, channel = random.Random(dice.random()), self.session.channel
         reader = HostReader(self.session, UP, start=plan["start_up"], patience=TIMEOUT, turn=turn)
         return reader, HostWriter(self.session, DOWN, script.total, sizes(),
