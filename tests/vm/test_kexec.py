@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench import ENDS, Bench
+from hvhost import kmsg
 from hvhost.synthrdp import ACCEPT, Session
 from lab import MAX_DATA, Lab
 from test_write import fill
@@ -32,6 +33,9 @@ def open_and_full(lab: Lab) -> Session:
 
 def check_anew(lab: Lab, session: Session) -> None:
     """The former kernel's session was closed; the driver of this one negotiates and works."""
+    said = lab.guest.vm.console
+    amiss = kmsg.FATAL.search(said, said.rfind("Kernel panic") + 1)
+    assert not amiss, said[amiss.start():]
     session.wait_closed()
     lab.host.answer_with(ACCEPT)
     lab.host.wait_request()
