@@ -46,7 +46,7 @@ OLD = {
     # Too wide, by a few columns.
     "width": "17639be 039cd42 7ca694e fb0a279 0748ad8 3ebd164 24638cd 5b72775 a951d2a"
              " f032768 5041562 4b19576 bcba3df e92fc10 12de805 3fb01bb b57ab78 3c61ce9"
-             " aefa83a c79a6cb ab88008",
+             " aefa83a c79a6cb ab88008 df66f89",
     # Their subjects say it all.
     "body": "266d6ab b5e200a 41ffc2f e79545a 78e3caf 61c9f76 0f8b5cd 3c7b86c ec40e45 c8374d4"
             " 339fc64 8cbdd0e 3da2a52 46ad747 1c83498 c9f1961 bdb5db4 877ae17 a05cfb1 12de805"
