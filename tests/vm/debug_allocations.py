@@ -7,66 +7,124 @@ success or an error that its manual names; afterwards everything works as before
 
 from __future__ import annotations
 
+from dataclasses import astuple, dataclass
 from errno import EFAULT, EINVAL, ENFILE, ENODEV, ENOMEM
 
 from hvhost.synthrdp import CONTROL, Instance, data_instance
-from lab import CONTROL_FOLDER, DRIVER, Lab
+from lab import CONTROL_FOLDER, DRIVER, Lab, wait_until
 
 MOST = 2000             # failures that one call can meet
-TIMEOUT = 300.0
+WORK_FAILURES = 60      # more than the work meets from off to ready
+LOAD_FAILURES = 60      # more than the driver's own part of being loaded meets
+TIMEOUT = 600.0
 # What the kernel itself says of some failures
 MAY_SAY = (r"vmalloc error: size", r"page allocation failure", r"probe of \S+ failed with error",
            r"^hv_synthrdp \S+: ", "unable to establish GPADL", "CE: hpet increased",
-           r"kmemleak: Cannot allocate a scan area")
+           r"kmemleak: Cannot allocate a scan area", "^hv_vmbus: probe failed for device",
+           r"^really_probe: driver_sysfs_add\(", "^kobject: can not set name properly!",
+           r"^kobject_add_internal failed for \S+ \(error: -12",
+           r"^kobject_create_and_add: kobject_add error: -12")
 
 
-def _inject(kind: str, path: str, data: bytes, most: int) -> list[int]:
+@dataclass(frozen=True)
+class Call:
+    """What is made to fail: a kind of call, the file, what is written to it or loaded.
+
+    `undo` is where to write the same to take a success back. Of `parts` all are there after a
+    success, and none after a failure. All places are tried, or the `last` of them.
+    """
+
+    kind: str
+    path: str
+    data: bytes = b""
+    undo: str = ""
+    parts: tuple[str, ...] = ()
+    last: int = 0
+
+
+def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...], last: int,
+            most: int) -> list[int]:
     """Runs in the guest: make a call fail at each place in turn, until it meets no failure.
 
     Returns what each came to: 0 or more, or an errno, negative.
     """
+    import ctypes
     import os
+    import time
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def load() -> int:
+        if libc.syscall(175, data, ctypes.c_ulong(len(data)), b""):      # init_module
+            raise OSError(ctypes.get_errno(), "init_module")
+        return 0
+
+    def unload() -> None:
+        end = time.monotonic() + 30         # a release may be under way
+        while libc.syscall(176, path.encode(), os.O_NONBLOCK):          # delete_module
+            if time.monotonic() > end:
+                raise OSError(ctypes.get_errno(), "delete_module")
+            time.sleep(0.01)
+
     for attribute in ("failslab/ignore-gfp-wait", "fail_page_alloc/ignore-gfp-wait",
                       "fail_page_alloc/ignore-gfp-highmem", "failslab/verbose",
                       "fail_page_alloc/verbose"):
         with open(f"/sys/kernel/debug/{attribute}", "w", encoding="ascii") as file:
             file.write("0" if "verbose" in attribute else "N")
     failing = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
-    target = -1 if kind == "open" else os.open(path, os.O_RDWR if kind == "echo" else os.O_WRONLY)
+    target = os.open(path, os.O_RDWR if kind == "echo" else os.O_WRONLY
+                     ) if kind in ("echo", "bind") else -1
     found = []
-    for nth in range(1, most):
+    first = 1
+    if last:
+        os.write(failing, b"%d" % (1 << 30))
+        load()
+        first = max(1, (1 << 30) - int(os.pread(failing, 16, 0)) - last)
+        unload()
+    for nth in range(first, first + most):
         os.write(failing, b"%d" % nth)
         try:
             if kind == "open":
                 result = os.open(path, os.O_RDWR)
             elif kind == "echo":
                 result = os.write(target, data)
-            else:
+            elif kind == "bind":
                 result = os.pwrite(target, data, 0)
+            else:
+                result = load()
         except OSError as error:
             result = -(error.errno or 0)
         untouched = os.pread(failing, 16, 0).strip() != b"0"
         os.write(failing, b"0")
-        found.append(result)
+        found.append(0 if kind == "open" and result >= 0 else result)
+        wrong = [part for part in parts if os.path.lexists(part) != (result >= 0)]
+        if wrong:
+            raise AssertionError(f"failure {nth} came to {result}: as for {wrong}, not so")
         if kind == "open" and result >= 0:
             os.close(result)
-            found[-1] = 0
-        if untouched or kind == "write" and result > 0:
+        if untouched:
             return found
+        if kind == "load" and result >= 0:
+            unload()
+        if kind == "bind" and result >= 0:
+            taking_back = os.open(undo, os.O_WRONLY)
+            os.write(taking_back, data)
+            os.close(taking_back)
     raise TimeoutError(f"{path}: more than {most} failures")
 
 
-def inject(lab: Lab, kind: str, path: str, data: bytes = b"") -> list[int]:
+def inject(lab: Lab, call: Call) -> list[int]:
     """Do it; returns what the calls came to."""
     for message in MAY_SAY:
         lab.guest.allow_message(message)
-    return lab.guest.run(_inject, kind, path, data, MOST, timeout=TIMEOUT)
+    found = lab.guest.run(_inject, *astuple(call), MOST, timeout=TIMEOUT)
+    print(f"{call.kind} {call.path}: {len(found) - 1} failures")
+    return found
 
 
 def test_open(lab: Lab) -> None:
     """open(2) fails cleanly wherever memory runs out, and then succeeds."""
     session = lab.session(1)
-    found = inject(lab, "open", "/dev/synthrdp0")
+    found = inject(lab, Call("open", "/dev/synthrdp0"))
     assert len(found) > 10
     assert set(found) <= {0, -ENOMEM, -ENODEV, -ENFILE}
     assert found[-1] == 0 and -ENOMEM in found
@@ -79,20 +137,24 @@ def test_open(lab: Lab) -> None:
     assert user.read(10) == b">"
 
 
-def bind_again_and_again(lab: Lab, which: Instance) -> None:
+def bind_again_and_again(lab: Lab, which: Instance, *parts: str) -> None:
     """Probe fails at each place in turn; the device stays without a driver until it succeeds."""
     instance = str(data_instance(which)) if which != CONTROL else str(CONTROL)
+    device = f"/sys/bus/vmbus/devices/{instance}"
     lab.write(f"{DRIVER}/unbind", instance)
-    found = inject(lab, "write", f"{DRIVER}/bind", instance.encode())
-    assert found[-1] > 0
-    assert set(found[:-1]) <= {-ENOMEM, -ENODEV, -EINVAL, -EFAULT}
+    found = inject(lab, Call("bind", f"{DRIVER}/bind", instance.encode(), f"{DRIVER}/unbind",
+                             (f"{device}/driver", f"{DRIVER}/{instance}",
+                              *(part.format(device=device) for part in parts))))
+    assert found[-1] > 0 and -ENOMEM in found
+    assert {result for result in found if result < 0} <= {-ENOMEM, -ENODEV, -EINVAL, -EFAULT}
 
 
 def test_probe_of_data(lab: Lab) -> None:
     """A data channel is bound in the end, and works."""
     session = lab.session(1)
     for _ in range(2):
-        bind_again_and_again(lab, 1)
+        bind_again_and_again(lab, 1, "/dev/synthrdp0", "/sys/class/synthrdp/synthrdp0",
+                             "{device}/synthrdp/synthrdp0")
         lab.wait_node(0)
     user = lab.user().open(0)
     session.wait_opened()
@@ -102,31 +164,63 @@ def test_probe_of_data(lab: Lab) -> None:
 
 def test_probe_of_control(lab: Lab) -> None:
     """The control device is bound in the end, and negotiates."""
-    bind_again_and_again(lab, CONTROL)
+    bind_again_and_again(lab, CONTROL, "{device}/synthrdp/enabled")
     lab.wait_state("ready", 20)
 
 
 def test_switch(lab: Lab) -> None:
     """A write to `enabled` that fails changes nothing, or does all of it."""
-    found = inject(lab, "echo", f"{CONTROL_FOLDER}/enabled", b"1")
+    found = inject(lab, Call("echo", f"{CONTROL_FOLDER}/enabled", b"1"))
     assert set(found) <= {1, -ENOMEM, -EFAULT}
     lab.wait_state("ready", 20)
 
 
-def _leaks() -> str:
-    """Runs in the guest: what kmemleak finds in two looks; younger objects do not count."""
-    import time
-    place = "/sys/kernel/debug/kmemleak"
-    for _ in range(2):
-        time.sleep(5.5)
-        with open(place, "w", encoding="ascii") as file:
-            file.write("scan")
-    with open(place, encoding="ascii", errors="replace") as file:
-        return file.read()
+def _fail_workers(nth: int) -> None:
+    """Runs in the guest: have each kernel worker's allocation of that number fail, once."""
+    import os
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+                if not file.read().startswith("kworker/"):
+                    continue
+            with open(f"/proc/{pid}/task/{pid}/fail-nth", "w", encoding="ascii") as file:
+                file.write(str(nth))
+        except FileNotFoundError:           # it has ended
+            pass
+
+
+def test_negotiation(lab: Lab) -> None:
+    """Opening the control channel fails in the work; the next try is a second later."""
+    lab.allow_complaints()
+    for message in MAY_SAY:
+        lab.guest.allow_message(message)
+    failed = 0
+    for nth in range(1, WORK_FAILURES):
+        lab.switch(False)
+        lab.guest.run(_fail_workers, nth)
+        lab.switch(True)
+        wait_until("an end", lambda: lab.control["state"] in ("ready", "failed"), 30)
+        failed += lab.control["state"] == "failed"
+        lab.guest.run(_fail_workers, 0)
+        lab.wait_state("ready", 30)
+    assert failed > 3
+
+
+def test_load(lab: Lab) -> None:
+    """The module is not loaded, or loaded and works; nothing of it stays behind otherwise."""
+    assert lab.guest.module
+    lab.unload()
+    found = inject(lab, Call("load", "hv_synthrdp", lab.guest.module.read_bytes(), parts=(
+        "/sys/module/hv_synthrdp", "/sys/class/synthrdp", DRIVER), last=LOAD_FAILURES))
+    assert found[-1] == 0 and -ENOMEM in found
+    assert set(found) <= {0, -ENOMEM}
+    lab.wait_state("ready", 20)
+    assert "synthrdp" in lab.guest.read("/proc/devices")
 
 
 def test_no_leak(lab: Lab) -> None:
     """After all that, nothing that the driver allocated is lost."""
     lab.guest.allow_message("new suspected memory leaks")      # of others; ours fail below
-    leaks = lab.guest.run(_leaks, timeout=TIMEOUT)
-    assert "hv_synthrdp" not in leaks, leaks
+    leaks = lab.guest.leaks()
+    # An address without a name is one in a module that has gone: of an earlier load.
+    assert "hv_synthrdp" not in leaks and " 0xffffffff" not in leaks, leaks
