@@ -621,7 +621,10 @@ static void removed_in_each_state(struct kunit *test)
 	for (place = DISABLED; place <= FAILED; place++) {
 		go(place);
 		expect_sound(test, place);
+		/* What the host says last must not queue the work again. */
+		fake->at_close = &error;
 		synthrdp_control_remove(&fake->hdev);
+		fake->at_close = NULL;
 		KUNIT_EXPECT_FALSE(test, fake->open);
 		KUNIT_EXPECT_FALSE(test, fake->pending);
 		KUNIT_EXPECT_EQ(test, fake->groups, 0);
@@ -780,6 +783,16 @@ static void quick_end(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->due - fake_jiffies, (unsigned long)HZ);
 }
 
+/* The work comes so late that the answer's time is over: there was one. */
+static void late_work(struct kunit *test)
+{
+	switch_to(true);
+	say(&reject);
+	fake_jiffies += 10 * HZ;
+	pass(0);
+	EXPECT_STATE(test, "rejected");
+}
+
 /* Once the verdict is out, or the channel closes, nothing counts any more. */
 static void host_that_speaks_last(struct kunit *test)
 {
@@ -902,6 +915,7 @@ static struct kunit_case control_cases[] = {
 	KUNIT_CASE(warnings_come_once),
 	KUNIT_CASE(quick_host),
 	KUNIT_CASE(quick_end),
+	KUNIT_CASE(late_work),
 	KUNIT_CASE(host_that_speaks_last),
 	KUNIT_CASE(sending_fails),
 	KUNIT_CASE(switched_while_asleep),
