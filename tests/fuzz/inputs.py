@@ -149,8 +149,8 @@ class Inventor:
         """No input takes for ever."""
         del made.steps[60:]
         if made.size < 100:     # a system call for each byte
-            made.steps = [["data", step[1] % 500] if step[0] == "data" else step
-                          for step in made.steps if step[0] != "many"]
+            made.steps = [["data", step[1] % 200] if step[0] == "data" else step
+                          for step in made.steps if step[0] not in ("many", "overrun")][:15]
         return made
 
     def _number(self) -> int:
