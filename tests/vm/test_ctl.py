@@ -231,8 +231,9 @@ def test_doctor_on_the_conversation(lab: Lab) -> None:
 def test_doctor_on_the_guest(lab: Lab) -> None:
     """Causes inside it: no server, a node without udev's rule, a full disk, no driver."""
     lab.session()
+    lab.guest.run(make_old, "/dev/synthrdp0")
     found = findings(lab)
-    assert set(found) == {"server-down", "node-permissions"}
+    assert set(found) == {"server-down", "node-permissions", "relay-failing"}
     assert f"unix:{SERVER}" in found["server-down"]
     assert "mode 0600" in found["node-permissions"]
     lab.sessions[-1].end()
