@@ -40,15 +40,21 @@ static char node_name[32];
 static int node_fd = -1;
 static int node_error;
 
+static int open_file(const char *folder, const char *name, int flags)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s%s", folder, name);
+
+	return open(path, flags);
+}
+
 static bool read_text(const char *folder, const char *name, char *text,
 		      size_t size)
 {
-	char path[256];
+	int fd = open_file(folder, name, O_RDONLY);
 	ssize_t len;
-	int fd;
 
-	snprintf(path, sizeof(path), "%s%s", folder, name);
-	fd = open(path, O_RDONLY);
 	if (fd < 0)
 		return false;
 	len = read(fd, text, size - 1);
@@ -63,13 +69,10 @@ static bool read_text(const char *folder, const char *name, char *text,
 /* Returns 0 or an errno. */
 static int write_text(const char *folder, const char *name, const char *text)
 {
-	char path[256];
+	int fd = open_file(folder, name, O_WRONLY);
 	ssize_t len;
 	int error;
-	int fd;
 
-	snprintf(path, sizeof(path), "%s%s", folder, name);
-	fd = open(path, O_WRONLY);
 	if (fd < 0)
 		return errno;
 	len = write(fd, text, strlen(text));
