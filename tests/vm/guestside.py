@@ -184,11 +184,18 @@ def do_open_close(path: str, times: int) -> int:
     return times
 
 
-def do_open_close_for(path: str, seconds: float) -> dict[str, int]:
+STOPPED = threading.Event()
+
+
+def do_stop() -> None:
+    """End what goes on until stopped."""
+    STOPPED.set()
+
+
+def do_open_close_until_stopped(path: str) -> dict[str, int]:
     """open(2), a byte, close(2), though the node may go at any moment: how often what came of it"""
     outcomes: dict[str, int] = {}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while not STOPPED.is_set():
         try:
             fd = do_open(path, os.O_RDWR)
             try:

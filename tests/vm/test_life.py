@@ -23,8 +23,8 @@ def test_bulk_both_ways_at_once(lab: Lab) -> None:
     writing = user.begin("write_pattern", 2, 0, total, 44_444)
     reader = HostReader(session, 2)
     writer = HostWriter(session, 1, total)
-    assert reading.result(30) == total
-    assert writing.result(30) == total
+    assert reading.result(120) == total
+    assert writing.result(120) == total
     user.close()
     assert reader.end() == total
     writer.end()
@@ -37,9 +37,9 @@ def test_the_host_ends_in_the_middle_of_bulk(lab: Lab) -> None:
     writing = user.begin("write_pattern", 2, 0, BULK, 44_444)
     reader = HostReader(session, 2)
     writer = HostWriter(session, 1, BULK)
-    wait_until("bulk flows", lambda: reader.got > 1 << 20 and writer.sent > 1 << 20)
+    wait_until("bulk flows", lambda: min(reader.got, lab.counters()["rx_bytes"]) > 1 << 20)
     session.end()
-    assert 1 << 19 < reading.result() <= writer.end()
+    assert 1 << 20 < reading.result() <= writer.end()
     assert writing.result() + MAX_DATA >= reader.end()
 
 
@@ -89,11 +89,15 @@ def test_the_host_ends_at_any_moment(lab: Lab) -> None:
 def test_the_host_comes_and_goes_under_open_and_close(lab: Lab) -> None:
     """Whatever the user is at just then, there is no other answer than these."""
     session = lab.session()
-    call = lab.user().call("open_close_for", "/dev/synthrdp0", 2)
-    for moment in range(20):
+    user = lab.user()
+    call = user.call("open_close_until_stopped", "/dev/synthrdp0")
+    for moment in range(20 // lab.guest.kernel.patience):
         time.sleep(moment * 0.005)
         session.end()
         session.offer()
+    lab.wait_node()
+    time.sleep(0.5)
+    user.do("stop")
     outcomes = call.result()
     assert outcomes["done"] > 5
     assert set(outcomes) <= {"done", "ENODEV", "ENOENT", "ENXIO"}, outcomes
@@ -107,7 +111,7 @@ def test_what_was_written_before_close_arrives(lab: Lab) -> None:
     call.wait_blocked()
     session.channel.auto_grant(True)
     assert session.read_to_end() == Pattern(1).piece(0, filled)
-    call.result(1)
+    call.result(2)
 
 
 def test_close_gives_up_on_a_host_that_does_not_read(lab: Lab) -> None:
@@ -116,7 +120,7 @@ def test_close_gives_up_on_a_host_that_does_not_read(lab: Lab) -> None:
     user.write(b"never read")
     begin = time.monotonic()
     user.close()
-    assert 2.5 < time.monotonic() - begin < 5
+    assert 2.5 < time.monotonic() - begin < 5 * lab.guest.kernel.patience
     session.wait_closed()
 
 
@@ -126,7 +130,7 @@ def test_close_with_nothing_written_does_not_wait(lab: Lab) -> None:
     session.write(b"unread")
     begin = time.monotonic()
     user.close()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 2.5
     session.wait_closed()
 
 
@@ -153,7 +157,7 @@ def test_the_host_ends_while_close_waits(lab: Lab) -> None:
     call = user.begin("close")
     call.wait_blocked()
     session.end()
-    call.result(1)
+    call.result(2)
 
 
 def test_the_host_ends_while_nobody_looks(lab: Lab) -> None:
@@ -256,7 +260,7 @@ def test_five_sessions_at_once(lab: Lab) -> None:
     readers = [HostReader(session, 10 + n) for n, (session, _) in enumerate(pairs)]
     writers = [HostWriter(session, n, total) for n, (session, _) in enumerate(pairs)]
     for reading, writing in calls:
-        assert (reading.result(40), writing.result(40)) == (total, total)
+        assert (reading.result(120), writing.result(120)) == (total, total)
     for n in (2, 0, 4, 1, 3):
         session, user = pairs[n]
         if n % 2:
