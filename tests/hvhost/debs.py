@@ -11,7 +11,7 @@ from hvhost import cache, kernels, roots
 SUITES = ("bookworm", "trixie")
 SOURCES = (*kernels.SOURCES, "COPYING", "README.md", "debian", "dkms.conf", "tools")
 PACKAGES = ("build-essential", "debhelper", "dh-dkms", "dkms", "lintian", "fakeroot", "udev",
-            "systemd", "linux-headers-cloud-amd64", "xrdp", "xorgxrdp")
+            "systemd", "linux-headers-cloud-amd64", "python3", "xrdp", "xorgxrdp")
 BUILD_SECONDS = 60
 SOURCE = "/mnt/src"
 
