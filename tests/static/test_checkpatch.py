@@ -69,7 +69,9 @@ def judge(path: Path, *arguments: str) -> list[str]:
             cwd=elsewhere, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, check=False)
     said = [line for line in done.stdout.splitlines() if line]
-    return said or ([f"checkpatch: status {done.returncode}"] if done.returncode else [])
+    if done.returncode < 0 or done.returncode and not said:
+        raise cache.PrepareError(f"checkpatch did not do its work: status {done.returncode}")
+    return said
 
 
 def is_exempt(remark: str) -> bool:

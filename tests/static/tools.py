@@ -11,7 +11,7 @@ import functools
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,9 +28,13 @@ def checkpatch() -> Path:
     return linux.source("sid") / "scripts/checkpatch.pl"
 
 
-def said(tool: str, script: str, names: Iterable[str], texts: Mapping[str, str],
-         binds: Mapping[Path, str] | None = None) -> list[str]:
-    """The lines that a script printed about the files `names` and others with these texts."""
+def consult(tool: str, script: str, names: Iterable[str], texts: Mapping[str, str],
+            judge: Callable[[list[str]], list[str]], binds: Mapping[Path, str] | None = None,
+            ) -> None:
+    """Have a script read the files `names`, and others with these texts; what `judge` makes of
+    the lines that it prints are remarks. With any of them the lines are not kept: they may be
+    those of a tool that was interrupted.
+    """
     names = list(names)
 
     def run(new: Path) -> None:
@@ -46,18 +50,23 @@ def said(tool: str, script: str, names: Iterable[str], texts: Mapping[str, str],
                                    binds={tree: SOURCE, **(binds or {})})
         silent = done.returncode and not done.stdout.strip()
         new.write_text(f"{tool}: status {done.returncode}" if silent else done.stdout)
+        accept(judge(lines(new)))
+
+    def lines(kept: Path) -> list[str]:
+        return [line for line in kept.read_text().splitlines() if line.strip()]
+
     read = [part for name in names for part in (name, (TOP / name).read_bytes())]
     key = cache.key(lint.root().key, script, *read, texts, texts.values(), map(str, binds or {}))
-    kept = cache.get(f"lint/{tool}", key, run, f"what {tool} says", 20)
-    return [line for line in kept.read_text().splitlines() if line.strip()]
+    accept(judge(lines(cache.get(f"lint/{tool}", key, run, f"what {tool} says", 20))))
 
 
 def check(tool: str, script: str, names: Iterable[str], planted: Mapping[str, tuple[str, str]],
           texts: Mapping[str, str] | None = None) -> None:
     """Have a tool find what was planted, by file its text and what must be said, and no more."""
     faults = {name: text for name, (text, _) in planted.items()}
-    accept(unplanted(said(tool, script, names, {**(texts or {}), **faults}),
-                     {name: words for name, (_, words) in planted.items()}))
+    words = {name: words for name, (_, words) in planted.items()}
+    consult(tool, script, names, {**(texts or {}), **faults},
+            lambda lines: unplanted(lines, words))
 
 
 def accept(remarks: Iterable[str]) -> None:
