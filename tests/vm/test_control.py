@@ -147,6 +147,7 @@ def test_switched_off_in_each_state(lab: Lab, state: str, answer: Answer) -> Non
     """Off is off: no retry is left behind; and on works from there."""
     lab.host.answer_with(answer, ACCEPT)
     lab.renegotiate()
+    lab.host.wait_request()         # which may be later than the state that goes with it
     lab.wait_state(state)
     lab.switch(False)
     assert lab.control["state"] == "disabled"
