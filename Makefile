@@ -31,7 +31,7 @@ help:
 	@echo '      T=PATTERN         those whose names match'
 	@echo '  make lint             those of them that only read the sources'
 	@echo '  make check-debug      the same, KUnit, and thousands of random sessions on'
-	@echo '                        kernels that find more (an hour)'
+	@echo '                        kernels that find more (hours)'
 	@echo '      SEED=N            with the dice of the run that said so'
 	@echo '  make fuzz             lie to driver and relay in a million ways'
 	@echo '      SEED=N SESSIONS=N MINUTES=N   as it said it did; 10000; 10 for the relay'
