@@ -20,6 +20,7 @@ import errno
 import functools
 import hashlib
 import marshal
+import mmap
 import os
 import random
 import select
@@ -126,6 +127,18 @@ def do_read_at(fd: int, address: int, count: int) -> int:
 def do_write_at(fd: int, address: int, count: int) -> int:
     """write(2) from any address"""
     return checked(LIBC.write(fd, ctypes.c_void_p(address), ctypes.c_size_t(count)))
+
+
+def do_read_untouched(fd: int, count: int) -> bytes:
+    """readv(2) to memory that has no pages yet"""
+    with mmap.mmap(-1, count) as memory:
+        return memory[:os.readv(fd, [memory])]
+
+
+def do_write_untouched(fd: int, count: int) -> int:
+    """write(2) of zeros from memory that has no pages yet"""
+    with mmap.mmap(-1, count) as memory:
+        return os.write(fd, memory)
 
 
 def do_seek(fd: int) -> int:

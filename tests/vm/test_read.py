@@ -129,6 +129,17 @@ def test_a_bad_address_loses_no_byte(lab: Lab) -> None:
     assert user.read(100) == b"precious"
 
 
+def test_memory_without_pages_is_paged_in(lab: Lab) -> None:
+    """A read may be cut short by that; no byte is lost to it, and none comes twice."""
+    session, user = lab.opened()
+    data = Pattern(1).piece(0, 40_000)
+    session.write(data)
+    session.channel.wait_placed()
+    first = user.do("read_untouched", user.fd, 40_000)
+    assert first
+    assert first + user.read_all(40_000 - len(first)) == data
+
+
 def test_a_stream_has_no_position(lab: Lab) -> None:
     """lseek(2) makes no sense."""
     _, user = lab.opened()

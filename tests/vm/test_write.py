@@ -186,6 +186,15 @@ def test_a_bad_address_sends_nothing(lab: Lab) -> None:
     assert session.read_packet() == b"x"
 
 
+def test_memory_without_pages_is_paged_in(lab: Lab) -> None:
+    """And sent once."""
+    session, user = lab.opened()
+    assert user.do("write_untouched", user.fd, 40_000) == 40_000
+    assert session.read_exact(40_000) == bytes(40_000)
+    user.close()
+    assert lab.counters()["tx_bytes"] == 40_000
+
+
 def test_a_write_after_the_hang_up(lab: Lab) -> None:
     """ENODEV, whether it began before or after."""
     session, user = lab.opened(auto_grant=False)
