@@ -39,6 +39,30 @@ def pytest_exception_interact(call: pytest.CallInfo[object],
         report.longrepr = str(call.excinfo.value)
 
 
+class Bulletin:
+    """What fails is said at once: a run may go on for hours. All of it comes at the end."""
+
+    def __init__(self, reporter: TerminalReporter) -> None:
+        self._reporter = reporter
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of a test."""
+        if report.failed:
+            self._reporter.ensure_newline()
+            self._reporter.write_line(f"failed: {report.nodeid}")
+            for line in report.longreprtext.splitlines():
+                if line.startswith("E "):
+                    self._reporter.write_line(line)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Only the process that talks to the terminal has a bulletin."""
+    plugins = session.config.pluginmanager
+    reporter = plugins.get_plugin("terminalreporter")
+    if reporter and not hasattr(session.config, "workerinput"):
+        plugins.register(Bulletin(reporter), "bulletin")
+
+
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     """Count tests, not their phases. What did not simply pass has failed, a skip too."""
     place: Path | None = config.getoption("--tally")
