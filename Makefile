@@ -98,14 +98,14 @@ lint:
 	@$(PYTHON) tests/run static $(if $(T),-k '$(T)')
 
 # Kernels that find what a test alone would not see; the first run builds them.
-# tests/vm/debug_soak.py makes thousands of random sessions; it stands in for
+# With a seed, tests/vm/test_soak.py makes thousands of random sessions; it stands in for
 # test_many.py and test_loads.py, which wait for each release of a device: here that takes
 # seconds.
 # These kernels have neither BPF nor dynamic debug, which test_tracers.py is about.
 check-debug:
 	@SYNTHRDP_KERNELS='debug-6.1 debug-sid kcsan' \
 		SYNTHRDP_SEED=$(or $(SEED),$(strip $(shell od -An -N3 -tu4 /dev/urandom))) \
-		$(PYTHON) tests/run kunit vm vm/debug_allocations.py vm/debug_soak.py \
+		$(PYTHON) tests/run kunit vm vm/debug_allocations.py \
 		--ignore=vm/test_many.py \
 		--ignore=vm/test_loads.py \
 		--ignore=vm/test_tracers.py $(if $(T),-k '$(T)')

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Random sessions on the kernels that look for trouble.
 
-With `make check-debug` only, and with seeds of the day: they are part of the tests' names, and
-are taken back by `make check-debug SEED=n`.
+A few in `make check`; by thousands in `make check-debug`, with seeds of the day: they are part of
+the tests' names, and are taken back by `make check-debug SEED=n`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from soak import Soak
 SEED = int(os.environ.get("SYNTHRDP_SEED", "1"))
 KERNELS = [pytest.param(name, marks=pytest.mark.xdist_group(f"random sessions on {name}"))
            for name in kernels.DEBUG]
-RUNS, SESSIONS = 10, 500
+RUNS, SESSIONS = (10, 500) if "SYNTHRDP_SEED" in os.environ else (1, 60)
 
 
 @pytest.fixture(scope="session", params=KERNELS)
