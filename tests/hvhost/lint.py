@@ -12,8 +12,8 @@ SUITE = "trixie"
 CROSS = "aarch64-linux-gnu"
 PACKAGES = (
     "codespell", "cppcheck", "groff-base", "make", "gcc", "libc6-dev", "mandoc", "mypy", "pylint",
-    "python3-flake8", "python3-jsonschema", "python3-pytest", "python3-typeshed", "shellcheck",
-    "systemd", "udev",
+    "python3-flake8", "python3-gssapi", "python3-jsonschema", "python3-pytest",
+    "python3-typeshed", "shellcheck", "systemd", "udev",
     "coccinelle", "libpython3.13",      # which it wants for the kernel's semantic patches
     f"gcc-{CROSS}", "flex", "bison", "bc")      # a kernel tree for another machine
 

@@ -5,6 +5,8 @@ A client connects by TCP, names the virtual machine in a pre-connection blob
 ([MS-RDPEPS] 2.2.1.2), and starts TLS.  Behind that it speaks RDP, which goes to
 the guest in the clear.  As VMConnect would have it, the guest is asked for
 0x0b (TLS, CredSSP, early user authorization), whatever this client asked for.
+Before that a client may show by CredSSP who it is, if the caller judges that
+(hvhost/credssp.py does).
 
 Nothing here knows VMBus: a session with the guest is any object that reads and
 writes bytes.
@@ -36,6 +38,7 @@ NEG_REQUEST = 1
 NEG_RESPONSE = 2
 NEG_FAILURE = 3
 VMCONNECT_PROTOCOLS = 0x0B
+CREDSSP = 2
 
 # What VMConnect sends: nothing but a request for 0x0b.
 VMCONNECT_REQUEST = (bytes.fromhex("03 00 00 13 0e e0 00 00 00 00 00 01 00 08 00")
@@ -82,6 +85,7 @@ class Connection:
     number: int
     blob: str = ""
     tls: str = ""
+    user: str = ""                  # by CredSSP
     request: str = ""               # what the client asked for, and what the guest was asked
     answer: str = ""                # the guest's own
     to_guest: int = 0
@@ -265,22 +269,34 @@ def judge_answer(answer: bytes) -> str:
     return "selects protocol 0: standard RDP"
 
 
-class Vmms:
-    """Listens for VMConnect on the loopback and joins it to sessions with the guest."""
+def answer_as_host(answer: bytes) -> bytes:
+    """The guest's X.224 answer for a client that came by CredSSP: that is what was selected."""
+    return (bytes.fromhex("03 00 00 13 0e d0") + answer[6:11]
+            + struct.pack("<BBHI", NEG_RESPONSE, 0, 8, CREDSSP))
 
-    def __init__(self, vm_id: uuid.UUID, open_session: Callable[[], GuestSession],
-                 directory: Path, port: int = 0) -> None:
+
+class Vmms:
+    """Listens for VMConnect on the loopback and joins it to sessions with the guest.
+
+    `let_in` does CredSSP with a client: with TLS to it, of which the first byte has been
+    read, and our certificate. It returns the user's name, or raises an error.
+    """
+
+    def __init__(self, vm_id: uuid.UUID, open_session: Callable[[], GuestSession], directory: Path,
+                 let_in: Callable[[TlsStream, bytes, Path], str] | None = None) -> None:
         self.vm_id = vm_id
         self.connections: list[Connection] = []
         self._open_session = open_session
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate(directory))
+        self._certificate = certificate(directory)
+        self._context.load_cert_chain(self._certificate)
+        self._let_in = let_in
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._live: dict[int, socket.socket] = {}
         self._sessions: dict[int, GuestSession] = {}
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._start(self._accept)
 
@@ -359,8 +375,11 @@ class Vmms:
     def _join(self, client: TlsStream, seen: Connection) -> None:
         first = read_exact(client, 1, HANDSHAKE_SECONDS, "the client's first byte in TLS")
         if first == b"\x30":
-            # Where a CredSSP server would take its place, before the first TPKT.
-            raise VmmsError("the client starts CredSSP, which is not spoken here: use /sec:tls")
+            if self._let_in is None:
+                raise VmmsError("the client starts CredSSP, but nobody here does: use /sec:tls")
+            seen.user = self._let_in(client, first, self._certificate)
+            seen.note(f"user {seen.user} by CredSSP")
+            first = b""
         packet = read_tpkt(client, HANDSHAKE_SECONDS, "the client's first packet", first)
         request, following = VMCONNECT_REQUEST, packet
         seen.request = "starts with MCS; the guest is asked for 0x0b"
@@ -381,7 +400,7 @@ class Vmms:
             if following:
                 session.write(following)
             else:
-                client.write(answer)
+                client.write(answer_as_host(answer) if seen.user else answer)
             seen.to_guest = len(request) + len(following)
             seen.from_guest = len(answer)
             self._pump(client, session, seen)

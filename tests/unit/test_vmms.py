@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from hvhost import vmms
+from hvhost.credssp import Acceptor
 from hvhost.vmms import VMCONNECT_REQUEST, Vmms, VmmsError
 
 VM = uuid.UUID("7e5b6cf3-8b5c-4d5e-9a2b-0c1d2e3f4a5b")
@@ -56,10 +57,10 @@ class Guest:
 class World:
     """A VMMS, its guests, and clients at will."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, let_in: Acceptor | None = None) -> None:
         self.guests = [Guest(), Guest()]
         waiting = iter(self.guests)
-        self.vmms = Vmms(VM, lambda: next(waiting), directory)
+        self.vmms = Vmms(VM, lambda: next(waiting), directory, let_in)
         self._clients: list[socket.socket] = []
 
     def connect(self, blob: str = f"{VM};EnhancedMode=1", nuls: int = 1) -> ssl.SSLSocket:
@@ -174,8 +175,8 @@ def test_who_is_sent_away_at_the_door(world: World, data: bytes, why: str) -> No
     assert why in world.ended()
 
 
-def test_credssp_is_named(world: World) -> None:
-    """It is not spoken here yet."""
+def test_credssp_without_users(world: World) -> None:
+    """A host that does not speak it says so."""
     world.connect().sendall(b"\x30\x37")
     assert "/sec:tls" in world.ended()
 
