@@ -134,11 +134,13 @@ class Guest:
         self.path("run/systemd/system").mkdir(parents=True)
         self.write("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"
                    "synthrdp:x:990:990::/:/usr/sbin/nologin\n"
+                   "xrdp:x:980:980::/run/xrdp:/usr/sbin/nologin\n"
                    f"demo:x:{USER_ID}:{USER_ID}::/home/demo:/bin/bash\n")
         self.write("etc/group", "root:x:0:\nsynthrdp:x:990:\n")
         self.write("etc/modprobe.d/synthrdp.conf", "# comment\noptions hv_synthrdp enabled=0\n")
         self.write("etc/synthrdp/relay.conf", "#SERVER=unix:/nowhere\n")
-        self.write("etc/xrdp/xrdp.ini", "; xrdp\n[Globals]\nport=3389\nsecurity_layer=negotiate\n")
+        self.write("etc/xrdp/xrdp.ini", "; xrdp\n[Globals]\nport=3389\nsecurity_layer=negotiate\n"
+                   "[Xorg]\nlib=libxup.so\n")
         self.write("etc/xrdp/sesman.ini",
                    "[Globals]\n[Xorg]\nparam=/usr/lib/xorg/Xorg\nparam=-config\n")
         self.write("etc/X11/Xwrapper.config", "allowed_users=console\n")

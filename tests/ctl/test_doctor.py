@@ -373,6 +373,8 @@ CASES = (
          ("no section [Globals]", "systemctl restart synthrdp-xrdp")),
     Case("server-config", lambda guest: guest.remove("etc/xrdp/xrdp.ini"), ("is missing",),
          name="missing"),
+    Case("server-config", lambda guest: guest.path("etc/xrdp/xrdp.ini").chmod(0o600),
+         ("The user xrdp may not read", "mode 0600", "chmod 644"), name="unreadable"),
     Case("server-down", down("loaded/failed/exit-code"), (
         "synthrdp-xrdp.service is failed (exit-code)", "journalctl -u synthrdp-xrdp", "line 8")),
     Case("server-down", down("loaded/inactive"), ("is inactive", "systemctl start"),

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from .checks_driver import XRDP, module_missing
 from .doctor import MOOT, NOTE, Found, Outcome, Scene, Table, Unknown, first
 from .facts import parse_end
+from .ini import Invalid, sections
 from .server import CONFIG
 from .system import JOURNAL, RELAY, Account
 
@@ -136,10 +137,17 @@ def server_config(scene: Scene) -> Outcome:
     if text is None and XRDP_INI not in scene.system.unread:
         return Found(f"{XRDP_INI} is missing, from which the server's configuration is made.",
                      "apt install --reinstall -o Dpkg::Options::=--force-confmiss xrdp")
-    if text is not None and not re.search(r"^[ \t]*\[globals\]", text, re.M | re.I):
-        return Found(f"{XRDP_INI} has no section [Globals]: the server's configuration cannot be"
-                     " made from it.", f"Repair it, then systemctl restart {XRDP}")
-    return None
+    try:
+        sections(text or "")
+    except Invalid as error:
+        return Found(f"The server's configuration cannot be made from {XRDP_INI}: {error}.",
+                     f"Repair it, then systemctl restart {XRDP}")
+    # The server runs as that user from its start on; the ordinary xrdp reads it as root.
+    account = scene.system.user("xrdp")
+    where = first(_obstacles(scene, XRDP_INI, account, "read")) if account else None
+    if not isinstance(where, Found):
+        return where
+    return Found(where.finding, f"chmod 644 {XRDP_INI}, then systemctl restart {XRDP}")
 
 
 @check("server-down", "the server listens")
@@ -198,7 +206,7 @@ def socket_permissions(scene: Scene) -> Outcome:
     path, account = scene.status.server.path, scene.system.user(USER)
     if path is None or account is None:
         return MOOT
-    where = first(_obstacles(scene, path, account))
+    where = first(_obstacles(scene, path, account, "connect to"))
     if where is None and (last := scene.ended_by("cannot connect: Permission denied")):
         where = Found(f"The relay was not allowed to connect to {path}: {last.reason}.", "")
     if not isinstance(where, Found):
@@ -208,17 +216,18 @@ def socket_permissions(scene: Scene) -> Outcome:
                                         if scene.status.server.is_own else "."))
 
 
-def _obstacles(scene: Scene, path: str, account: Account) -> Iterator[Outcome]:
+def _obstacles(scene: Scene, path: str, account: Account, what: str) -> Iterator[Outcome]:
+    may = {"connect to": os.W_OK, "read": os.R_OK}[what]
     groups = scene.system.groups(account)
     for place in (*reversed(PurePosixPath(path).parents), PurePosixPath(path)):
         seen = scene.system.stat(str(place))
         if seen is None:
             yield Unknown(f"{place} is not readable") if str(place) in scene.system.unread else None
             return
-        need = os.X_OK if stat.S_ISDIR(seen.st_mode) else os.W_OK
+        need = os.X_OK if stat.S_ISDIR(seen.st_mode) else may
         shift = 6 if seen.st_uid == account.uid else 3 if seen.st_gid in groups else 0
         if not seen.st_mode >> shift & need:
-            yield Found(f"The user {USER} may not connect to {path}: {place} has user"
+            yield Found(f"The user {account.name} may not {what} {path}: {place} has user"
                         f" {seen.st_uid}, group {seen.st_gid} and mode"
                         f" {stat.S_IMODE(seen.st_mode):04o}.", "")
 
