@@ -142,7 +142,8 @@ class Guest:
     """A booted guest of one of the kernels; VMBus is connected, the module is not loaded."""
 
     def __init__(self, kernel: kernels.Kernel, channels: Sequence[ChannelSpec] = (), *,
-                 module: Path | None = None, vmbus: bool = True, **options: Any) -> None:
+                 module: Path | None = None, vmbus: bool = True, append: str = "",
+                 **options: Any) -> None:
         self.kernel = kernel
         self.module = module
         self._vmbus = vmbus
@@ -162,7 +163,8 @@ class Guest:
         self.boot_time = time.monotonic()
         self._machine = functools.partial(
             VM, kernel.vmlinuz, initramfs.initramfs(kernel), channels,
-            on_port=self._on_port, on_event=self._on_event, **options)
+            append=f"{kernel.append} {append}", on_port=self._on_port, on_event=self._on_event,
+            **options)
         self.vm = self._machine()
         try:
             self._wait_boot(0)
@@ -390,10 +392,10 @@ class Guest:
         """Have all kernel messages up to now."""
         self._taint = self.ask("sync")
 
-    def kernel_messages(self) -> list[kmsg.Message]:
-        """All kernel messages of this test so far."""
+    def kernel_messages(self, *, all_of_them: bool = False) -> list[kmsg.Message]:
+        """All kernel messages of this test so far, or all since the guest started."""
         self.sync()
-        return self._messages[self._mark:]
+        return self._messages[0 if all_of_them else self._mark:]
 
     def expect_message(self, pattern: str) -> None:
         """The kernel must say this (at any level) before the test ends."""

@@ -22,7 +22,8 @@ NAMES = tuple(os.environ.get("SYNTHRDP_KERNELS", " ".join(SUITES)).split())
 DEBUG = tuple(name for name in NAMES if name in linux.BUILDS) or ("debug-6.1",)
 BOOT_MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev",
                 "virtio_pci", "virtio_console")     # what the agent's channel needs, in order
-MODULES = (*BOOT_MODULES, "hv_vmbus", "uio", "uio_hv_generic")  # kept, where not built in
+# Those that are kept, where not built in
+MODULES = (*BOOT_MODULES, "hv_vmbus", "uio", "uio_hv_generic", "vsock", "hv_sock")
 SOURCES = ("Kbuild", "Kconfig", "Makefile", "drivers")
 JOBS = "-j2"
 
@@ -35,6 +36,7 @@ class Kernel:
     release: str
     path: Path
     patience: int = 1           # how much longer than others it may take to boot
+    append: str = ""            # to its command line
 
     @property
     def vmlinuz(self) -> Path:
@@ -52,7 +54,8 @@ def kernel(name: str) -> Kernel:
     """The kernel `name`."""
     if name in linux.BUILDS:
         path = linux.kernel(name)
-        return Kernel(name, (path / "release").read_text(), path, patience=3)
+        return Kernel(name, (path / "release").read_text(), path, patience=3,
+                      append=linux.APPEND[linux.BUILDS[name].suite])
     suite = SUITES[name]
     if not cache.entry(f"kernels/{suite}", _kernel_key(suite)):
         roots.refresh(suite, roots.FRESH)

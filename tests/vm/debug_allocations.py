@@ -22,8 +22,8 @@ MAY_SAY = (r"vmalloc error: size", r"page allocation failure", r"probe of \S+ fa
            r"^hv_synthrdp \S+: ", "unable to establish GPADL", "CE: hpet increased",
            r"kmemleak: Cannot allocate a scan area", "^hv_vmbus: probe failed for device",
            r"^really_probe: driver_sysfs_add\(", "^kobject: can not set name properly!",
-           r"^kobject_add_internal failed for \S+ \(error: -12",
-           r"^kobject_create_and_add: kobject_add error: -12")
+           r"kobject_add_internal failed for \S+ \(error: -12",
+           r"kobject_create_and_add: kobject_add error: -12")
 
 
 @dataclass(frozen=True)
