@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import time
 
+from hvhost.machine import GuestError, Machine
 from hvhost.vmms import Connection, Vmms
-from machine import GuestError, Machine
 
 CONTROL = "/sys/bus/vmbus/devices/99221fa0-24ad-11e2-be98-001aa01bbf6e"
 NODE = "synthrdp0"

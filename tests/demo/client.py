@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -123,24 +124,44 @@ class Screen:
         return {"PATH": os.environ["PATH"], "HOME": str(self._directory),
                 "DISPLAY": self._display, "LC_ALL": "C.UTF-8"}
 
-    def connect(self, vm_id: uuid.UUID, port: int, user: str, password: str) -> Client:
+    def connect(self, vm_id: uuid.UUID, port: int, user: str, password: str, *options: str,
+                security: str = "tls") -> Client:
         """Start FreeRDP as VMConnect would connect."""
-        command = client_command(vm_id, port) + [
-            f"/u:{user}", f"/p:{password}", f"/size:{WIDTH}x{HEIGHT}", "/bpp:24", "-decorations"]
+        command = client_command(vm_id, port, security) + [
+            f"/u:{user}", f"/p:{password}", f"/size:{WIDTH}x{HEIGHT}", "/bpp:24", "-decorations",
+            *options]
         return Client(self._start(command, "freerdp.log", self._environment()))
 
     def picture(self) -> Picture:
         """What the screen shows now."""
         return Picture.of_xwd((self._directory / "Xvfb_screen0").read_bytes())
 
+    def act(self, *action: str) -> None:
+        """What the user does with mouse and keyboard, in xdotool's words."""
+        done = subprocess.run(["xdotool", *action], env=self._environment(), check=False,
+                              capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise ClientError(f"xdotool {action[0]}: {done.stderr.strip()}")
+
     def type(self, x: int, y: int, text: str) -> None:
         """Click there, type the text as a user would, press Return."""
-        for action in (["mousemove", str(x), str(y), "sleep", "0.3", "click", "1", "sleep", "0.5"],
-                       ["type", "--delay", "40", text], ["key", "Return"]):
-            done = subprocess.run(["xdotool", *action], env=self._environment(), check=False,
-                                  capture_output=True, text=True, timeout=60)
-            if done.returncode:
-                raise ClientError(f"xdotool {action[0]}: {done.stderr.strip()}")
+        self.act("mousemove", str(x), str(y), "sleep", "0.3", "click", "1", "sleep", "0.5")
+        self.act("type", "--delay", "40", text)
+        self.act("key", "Return")
+
+    def copy(self, data: bytes, kind: str = "UTF8_STRING") -> None:
+        """Put something into the clipboard, as a program of the user's would."""
+        done = subprocess.run(["xclip", "-selection", "clipboard", "-in", "-target", kind],
+                              input=data, env=self._environment(), check=False, timeout=60,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if done.returncode:
+            raise ClientError(f"xclip: status {done.returncode}")
+
+    def paste(self, kind: str = "UTF8_STRING") -> bytes:
+        """What is in the clipboard; nothing if that is of another kind."""
+        return subprocess.run(["timeout", "5", "xclip", "-selection", "clipboard", "-out",
+                               "-target", kind], env=self._environment(), check=False,
+                              capture_output=True, timeout=60).stdout
 
 
 class Client:
@@ -155,17 +176,30 @@ class Client:
         if self._program.poll() is not None:
             raise ClientError(f"FreeRDP ended with {self._program.returncode}: see freerdp.log")
 
+    def wait(self, seconds: float) -> int:
+        """Its exit status, once it has ended by itself."""
+        try:
+            return self._program.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise ClientError(f"FreeRDP is still there after {seconds:.0f} s") from error
+
+    def signal(self, number: signal.Signals) -> None:
+        """Suspend it, or let it go on."""
+        self._program.send_signal(number)
+
     def leave(self) -> None:
         """Close the window, as a user who has seen enough."""
         self._program.terminate()
         self._program.wait(10)
 
 
-def client_command(vm_id: uuid.UUID, port: int) -> list[str]:
-    """FreeRDP's command line as VMConnect, but for the user and the looks."""
+def client_command(vm_id: uuid.UUID, port: int, security: str = "tls") -> list[str]:
+    """FreeRDP's command line as VMConnect, but for the user and the looks. Security is `tls`
+    alone, or `nla` with CredSSP.
+    """
     names = ("xfreerdp", "xfreerdp3")           # Debian 12, Debian 13
     name = next((name for name in names if shutil.which(name)), None)
     if name is None:
         raise ClientError("FreeRDP's X11 client is not installed")
     return [name, f"/vmconnect:{vm_id};EnhancedMode=1", "/v:127.0.0.1", f"/port:{port}",
-            "/cert:ignore", "/sec:tls", "/timeout:60000"]
+            "/cert:ignore", f"/sec:{security}", "/timeout:60000"]

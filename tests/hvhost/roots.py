@@ -140,13 +140,8 @@ def unpack(suite: str, packages: Sequence[str], new: Path, *, dependencies: bool
     is run. For a cache entry whose key holds `versions(suite, packages)`.
     """
     debs = new.with_name(new.name + ".debs")
-    cache.remove(debs)
-    (debs / "partial").mkdir(parents=True)
-    verb = ["install", "--download-only"] if dependencies else ["download"]
-    what = f"downloading {', '.join(packages)} of {suite}"
     try:
-        cache.run(["apt-get", *_apt_options(suite), "-q", "-y", "--no-install-recommends",
-                   "-o", f"Dir::Cache::Archives={debs}", *verb, *packages], what, cwd=debs)
+        download(suite, packages, debs, dependencies=dependencies)
         new.mkdir()
         for place in ("bin", "sbin", "lib", "lib64"):
             (new / "usr" / place).mkdir(parents=True)
@@ -157,6 +152,16 @@ def unpack(suite: str, packages: Sequence[str], new: Path, *, dependencies: bool
                       f"unpacking {deb.name}")
     finally:
         cache.remove(debs)
+
+
+def download(suite: str, packages: Sequence[str], new: Path, *, dependencies: bool = False) -> None:
+    """Fetch packages (and what they depend on) into the directory `new`."""
+    cache.remove(new)
+    (new / "partial").mkdir(parents=True)
+    verb = ["install", "--download-only"] if dependencies else ["download"]
+    cache.run(["apt-get", *_apt_options(suite), "-q", "-y", "--no-install-recommends",
+               "-o", f"Dir::Cache::Archives={new}", *verb, *packages],
+              f"downloading {', '.join(packages)} of {suite}", cwd=new)
 
 
 def versions(suite: str, packages: Sequence[str]) -> dict[str, str]:

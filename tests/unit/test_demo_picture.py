@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 import struct
-import sys
 import zlib
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-
-from client import Picture  # noqa: E402
+from client import Picture
 
 WIDTH, HEIGHT = 64, 48
 

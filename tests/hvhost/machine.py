@@ -1,29 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guest as it runs: its virtual machine, a shell in it, and the host's sessions with it."""
+"""A whole system as it runs: its virtual machine, a shell in it, the host's sessions with it."""
 from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from hvhost import disks
 from hvhost.channel import ChannelError, Closed, Opened, Timeout
 from hvhost.log import Log
 from hvhost.synthrdp import (CONTROL, CONTROL_CLASS, DATA_CLASS, Session, SynthRdpHost,
                              data_instance)
+from hvhost.system import Image
 from hvhost.vm import VM, ChannelSpec
-from image import Desktop
 
 SESSIONS = range(1, 6)
-# As a user's guest boots, but for the disk without an initrd and what comes before systemd.
+CONTROL_FOLDER = f"/sys/bus/vmbus/devices/{CONTROL}/synthrdp"
+# As a user's guest boots, but for the disk without an initrd, and what follows an update of all.
 COMMAND_LINE = ("console=ttyS0 loglevel=5 panic=-1 oops=panic tsc=reliable random.trust_cpu=on"
-                " root=/dev/nvme0n1 rw init=/sbin/demo-init")
+                " root=/dev/nvme0n1 systemd.condition_needs_update=no")
 ANSWER_SECONDS = 60.0
+PATIENCE = 120.0                # ten times what anything takes on two idle cores
 OPEN_SECONDS = 60.0             # for udev, systemd and the relay to open the device
 FOREVER = 7 * 24 * 3600.0
 STALLED = 60.0                  # a guest that reads nothing for so long is given up
@@ -112,8 +116,8 @@ class Shell:
 
     def _answer(self, number: int, timeout: float, what: str) -> tuple[int, str]:
         end = time.monotonic() + timeout
-        mark = f"@@{number} ".encode()
-        while (at := self._text.find(mark)) < 0 or not self._text.endswith(b"@@\n"):
+        mark = re.compile(rb"@@%d (\d+)@@\n\Z" % number)
+        while not (found := mark.search(self._text)):
             self._socket.settimeout(max(end - time.monotonic(), 0.01))
             try:
                 data = self._socket.recv(1 << 16)
@@ -122,41 +126,45 @@ class Shell:
             if not data:
                 raise GuestError(f"{what}: QEMU has ended")
             self._text += data
-        text, status = self._text[:at], self._text[at + len(mark):-3]
+        text = self._text[:found.start()].decode(errors="replace")
+        status = int(found[1])
         self._text.clear()
-        return int(status), text.decode(errors="replace")
+        return status, text
 
 
 class Machine:
     """The guest, with a host that offers it Enhanced Sessions.
 
     Sockets of the guest's serial ports are in `directory`: "shell", and "root" for people.
+    What is written to its disk is forgotten in the end; `further` ones are to be read.
     """
 
-    def __init__(self, desktop: Desktop, project: Path, directory: Path) -> None:
-        self.log = Log("demo")
+    def __init__(self, image: Image, directory: Path, further: Sequence[Path] = (), *,
+                 append: str = "rw") -> None:
+        self.log = Log(f"the guest ({image.suite})")
         self.streams: list[GuestStream] = []
         self._free = set(SESSIONS)
         self._lock = threading.Lock()
         control = ChannelSpec(str(CONTROL_CLASS), str(CONTROL))
         data = [ChannelSpec(str(DATA_CLASS), str(data_instance(number)), offered=False)
                 for number in SESSIONS]
-        arguments = disks.attached((desktop.disk, "cache=unsafe,snapshot=on"),
-                                   (project, "readonly=on"))
+        arguments = disks.attached((image.disk, "cache=unsafe,snapshot=on"),
+                                   *((disk, "readonly=on") for disk in further))
         for name in ("shell", "root"):
             arguments += ["-chardev",
                           f"socket,id={name},path={directory / name},server=on,wait=off",
                           "-serial", f"chardev:{name}"]
-        self.vm = VM(desktop.vmlinuz, None, [control, *data], smp=2, memory=1024,
-                     command_line=COMMAND_LINE, arguments=arguments)
+        self.vm = VM(image.vmlinuz, None, [control, *data], smp=2, memory=1024,
+                     command_line=COMMAND_LINE, append=append, arguments=arguments)
         try:
             self.host = SynthRdpHost(self.vm.channel_socket, self.log)
             self.shell = Shell(directory / "shell")
+            self.shell.wait(PATIENCE)
         except BaseException:
             self.vm.kill()
             raise
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -164,6 +172,23 @@ class Machine:
         self.shell.close()
         self.host.close()
         self.vm.kill()
+
+    def wait_for(self, what: str, condition: Callable[[], bool],
+                 seconds: float = PATIENCE) -> None:
+        """Wait until a condition is true."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if not self.vm.alive:
+                raise GuestError(f"{what}: QEMU has ended")
+            if time.monotonic() > end:
+                raise GuestError(f"{what}: not within {seconds:.0f} s")
+            time.sleep(0.3)
+
+    def wait_ready(self) -> None:
+        """Until the guest has told the host that it takes Enhanced Sessions, and both agree."""
+        self.wait_for("the guest agrees with the host on Enhanced Sessions",
+                      lambda: self.host.control.opening != 0 and
+                      self.shell.run(f"cat {CONTROL_FOLDER}/state")[1] == "ready\n")
 
     def open_session(self) -> GuestStream:
         """A new session with the guest, once the guest has opened it."""
