@@ -30,7 +30,8 @@ SOCKET: Final = "/run/synthrdp/xrdp.sock"
 RELAY_PID, USER_ID = 4711, 5000
 AT: Final = 1_750_000_000           # 2025-06-15 15:06:40 UTC
 UNITS: Final = ("synthrdp-ready.service", "synthrdp-xrdp.service", "xrdp.service",
-                "xrdp-sesman.service", "synthrdp-relay@synthrdp0.service")
+                "xrdp-sesman.service", "synthrdp-relay@synthrdp0.service",
+                "systemd-journald.service")
 KERNEL_LOG: Final = ["Hyper-V: Host Build 10.0.20348.859-0-0", "hv_vmbus: Vmbus version:5.3"]
 ENDED: Final = ("/dev/synthrdp0: ended after 63.4 s, 1900 bytes to unix:/run/synthrdp/xrdp.sock,"
                 " 250000 from it: the client left")
@@ -43,7 +44,8 @@ PROGRAMS: Final = {
     "systemctl": 'echo "$*" >>"$DATA/called"\n'
                  'case "$1 $2" in "show -P") cat "$DATA/load-state";; "show "*) cat "$DATA/units";;'
                  ' "is-active "*) echo active;; esac; . "$DATA/systemctl-does"',
-    "dpkg-query": 'case "$*" in *Package*) cat "$DATA/packages";;'
+    "dpkg-query": 'case "$*" in *Status*) cat "$DATA/states"; exit 1;;'
+                  ' *Package*) cat "$DATA/packages";;'
                   " *) sed -n 's/^xrdp //p' \"$DATA/packages\";; esac",
 }
 
@@ -152,6 +154,7 @@ class Guest:
         self.write("dev/kmsg", "")
         self.kernel_said(*KERNEL_LOG)
         (self.data / "packages").write_text("xrdp 0.10.1-3.1\nxorgxrdp 1:0.10.2-1\n")
+        (self.data / "states").write_text("ii  hv-synthrdp-dkms\nii  synthrdp\nrc  xrdp\n")
         (self.data / "load-state").write_text("loaded\n")
         (self.data / "systemctl-does").write_text("")
         self.units()

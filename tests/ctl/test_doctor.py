@@ -86,6 +86,18 @@ def other_kernel(guest: Guest) -> None:
                 "CC [M] main.o\nmain.c:3: error: no such thing\n")
 
 
+def no_headers(guest: Guest) -> None:
+    """DKMS has had nothing to build it with."""
+    not_installed(guest)
+    guest.write("usr/src/hv-synthrdp-0.1.0/dkms.conf", "")
+
+
+def old_kernel(guest: Guest) -> None:
+    """One for which it is not built."""
+    no_headers(guest)
+    guest.write("proc/sys/kernel/osrelease", "5.10.0-30-amd64\n")
+
+
 def no_depmod(guest: Guest) -> None:
     """Copied there, and no more."""
     guest.unload()
@@ -194,6 +206,18 @@ def off_by_option(guest: Guest) -> None:
     """By modprobe's option, and without the unit that would switch it on."""
     off(guest)
     guest.units(ready="not-found/inactive")
+
+
+def relay_masked(guest: Guest) -> None:
+    """By systemctl mask, of which systemd says nothing until a session comes."""
+    guest.path("etc/systemd/system").mkdir(parents=True)
+    guest.path("etc/systemd/system/synthrdp-relay@.service").symlink_to("/dev/null")
+
+
+def sesman_masked(guest: Guest) -> None:
+    """One that ours needs."""
+    guest.server_down()
+    guest.units(sesman="masked/inactive", xrdp="loaded/inactive")
 
 
 def no_user(guest: Guest) -> None:
@@ -312,6 +336,17 @@ def old_xrdp(guest: Guest) -> None:
     (guest.data / "packages").write_text("xrdp 0.9.21.1-1+deb12u3\nxorgxrdp 1:0.9.19-1\n")
 
 
+def half_configured(guest: Guest) -> None:
+    """A script of a package has failed."""
+    (guest.data / "states").write_text("iF  hv-synthrdp-dkms\nii  synthrdp\nrc  xorgxrdp\n")
+
+
+def recipe(guest: Guest) -> None:
+    """As its script leaves a machine, while the host offers the device again."""
+    guest.write("etc/modules-load.d/hv_sock.conf", "hv_sock\n")
+    guest.replace("etc/xrdp/xrdp.ini", "^port=.*", "port=vsock://-1:3389\ncrypt_level=none")
+
+
 TLS = "the server wants TLS, which the host does not speak here"
 CASES = (
     Case("not-hyperv", not_hyperv, ("not a Hyper-V guest",)),
@@ -320,12 +355,16 @@ CASES = (
     Case("confidential", confidential(3), ("Intel TDX",), name="tdx"),
     Case("confidential", confidential(0, "dev/sev-guest"), ("AMD SEV-SNP",), name="by device"),
     Case("old-host", old_host, ("6.2.9200.1", "2012 R2")),
-    Case("hvsocket", hvsocket, ("EnhancedSessionTransportType VMBus", "port=vsock://-1:3389")),
+    Case("hvsocket", hvsocket, ("EnhancedSessionTransportType VMBus", "port=vsock://-1:3389"),
+         ("old-recipe",)),
     Case("not-offered", Guest.withdraw, ("does not offer", "-EnableEnhancedSessionMode $true",
                                          "-EnhancedSessionTransportType VMBus")),
     Case("module-missing", not_installed, ("hv-synthrdp-dkms", "make install")),
     Case("module-kernel", other_kernel, (RELEASE, "6.1.0-98-cloud-amd64", "linux-headers-",
                                          "main.c:3: error: no such thing")),
+    Case("module-kernel", no_headers, (f"running kernel {RELEASE}.", "linux-headers-"),
+         name="headers"),
+    Case("module-kernel", old_kernel, ("5.10.0-30-amd64 is too old", "from 6.1 on"), name="old"),
     Case("module-index", no_depmod, ("depmod -a", "updates/dkms/hv_synthrdp.ko.xz")),
     Case("module-twice", two_modules, ("more than once", "extra/hv_synthrdp.ko")),
     Case("module-blacklisted", blacklisted("blacklist hv_synthrdp"),
@@ -368,6 +407,8 @@ CASES = (
          name="unserved"),
     Case("relay-failing", lambda guest: guest.relay_said(ended("the host sent malformed packets")),
          ("malformed packets",), name="broken"),
+    Case("relay-failing", relay_masked, ("is masked", "systemctl unmask synthrdp-relay@.service"),
+         name="masked"),
     Case("server-missing", no_xrdp, ("apt install xrdp xorgxrdp", "/etc/synthrdp/relay.conf")),
     Case("server-config", lambda guest: guest.replace("etc/xrdp/xrdp.ini", "Globals", "Global"),
          ("no section [Globals]", "systemctl restart synthrdp-xrdp")),
@@ -380,6 +421,8 @@ CASES = (
     Case("server-down", down("loaded/inactive"), ("is inactive", "systemctl start"),
          name="inactive"),
     Case("server-down", down("masked/inactive"), ("is masked", "systemctl unmask"), name="masked"),
+    Case("server-down", sesman_masked, ("xrdp-sesman.service is masked", "systemctl unmask xrdp-"),
+         name="sesman masked"),
     Case("server-down", other_server("unix:/run/weston.sock"), ("unix:/run/weston.sock",
                                                                 "correct SERVER"), name="other"),
     Case("server-down", other_server("tcp:localhost:3390"), ("tcp:localhost:3390",), name="tcp"),
@@ -404,6 +447,20 @@ CASES = (
     Case("xwrapper", wrapped, ("allowed_users=anybody", "param=/usr/lib/xorg/Xorg")),
     Case("login-dies", dies, ("user demo died", "?[31mxfce4-session: cannot open display")),
     Case("login-dies", dies_in_xrdp_10, ("user demo died", "(EE) no screens"), name="0.10"),
+    Case("package-half", half_configured, ("way only: hv-synthrdp-dkms.", "dpkg --configure -a")),
+    Case("unit-changed", lambda guest: guest.write(
+        "etc/systemd/system/synthrdp-xrdp.service.d/local.conf", ""),
+         ("synthrdp-xrdp.service.d/local.conf", "systemctl revert synthrdp-xrdp.service")),
+    Case("unit-changed", lambda guest: guest.write(
+        "etc/systemd/system/synthrdp-relay@.service", ""),
+         ("systemctl cat synthrdp-relay@.service",), name="whole"),
+    Case("old-recipe", recipe, ("port=vsock://-1:3389", "crypt_level=none", "*_orig",
+                                "modules-load.d/hv_sock.conf: hv_sock")),
+    Case("journal", lambda guest: guest.units(journald="loaded/failed/signal"),
+         ("systemd-journald.service is failed (signal)", "systemctl restart systemd-journald")),
+    Case("journal", lambda guest: guest.write(
+        "etc/systemd/journald.conf", "[Journal]\nStorage=none\n"), ("journald.conf says so",),
+         name="storage"),
 )
 
 
@@ -427,9 +484,9 @@ def test_cause(guest: Guest, case: Case) -> None:
 
 
 def test_all_are_tested(guest: Guest) -> None:
-    """Each check has a case, but for the disks, which have a test of their own."""
+    """Each check has a case, but for the disks, which have tests of their own."""
     checks = {check["id"] for check in guest.json("doctor")["checks"]}
-    assert checks == {case.id for case in CASES} | {"disk-full"}
+    assert checks == {case.id for case in CASES} | {"disk-full", "read-only"}
 
 
 SCHEMA = json.loads((PROGRAM.parent / "doctor.schema.json").read_text())
@@ -461,7 +518,12 @@ ok  xrdp's X server module is installed
 ok  and it fits xrdp and the X server
 ok  users may start an X server
 ok  desktops stay after the login
+ok  the packages are whole
+ok  its units are as they were installed
+ok  nothing is left of the recipe over Hyper-V sockets
+ok  what sessions write to can be written to
 ok  there is room on the disks
+ok  the journal keeps what is said
 
 Nothing found that needs a cure.
 """
@@ -530,7 +592,8 @@ def test_without_systemd(guest: Guest) -> None:
     guest.remove("usr/lib/udev")
     (guest.programs / "systemctl").unlink()
     (guest.programs / "journalctl").unlink()
-    assert guest.run("doctor").stdout == HEALTHY
+    its_own = "ok  its units are as they were installed\n", "ok  the journal keeps what is said\n"
+    assert guest.run("doctor").stdout == HEALTHY.replace(its_own[0], "").replace(its_own[1], "")
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "other's"])
@@ -564,6 +627,20 @@ def test_disk_full(guest: Guest) -> None:
             file.write(bytes(1 << 20))
         finding, = guest.json("doctor")["findings"]
         assert finding["severity"] == "error" and "/var/log is full: 0 KiB" in finding["finding"]
+    finally:
+        subprocess.run(["umount", logs], check=True)
+
+
+def test_read_only(guest: Guest) -> None:
+    """A real one, after the kernel has seen an error."""
+    logs = guest.path("var/log")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", logs], check=True)
+    try:
+        guest.kernel_said("EXT4-fs (sda1): Remounting filesystem read-only")
+        finding, = guest.json("doctor")["findings"]
+        assert (finding["id"], finding["severity"]) == ("read-only", "error")
+        assert "/var/log is mounted read-only" in finding["finding"]
+        assert "remount,rw /var/log" in finding["cure"] and "Remounting" in finding["quote"][0]
     finally:
         subprocess.run(["umount", logs], check=True)
 

@@ -10,6 +10,7 @@ from .facts import CONTROL, DEVICES, DISABLED, DRIVER
 from .system import JOURNAL, KERNEL_LOG
 
 FIRST_BUILD = 9600              # Windows Server 2012 R2 brought Enhanced Session
+OLDEST_KERNEL = 6, 1
 ISOLATION = r"Isolation Config: .*Group B 0x([0-9a-fA-F]+)"
 ISOLATIONS = {1: "VBS", 2: "AMD SEV-SNP", 3: "Intel TDX"}
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -113,24 +114,33 @@ def not_offered(scene: Scene) -> Outcome:
 
 @check("module-missing", "the module is installed")
 def module_missing(scene: Scene) -> Outcome:
-    """For no kernel at all."""
-    if scene.has_module or scene.modules:
+    """Neither for a kernel nor as a source to build."""
+    if scene.has_module or scene.modules or _source(scene):
         return None
     return Found(f"The module {DRIVER} is not installed.",
                  "Install the package hv-synthrdp-dkms; or, in the source: make && make install.")
 
 
+def _source(scene: Scene) -> bool:
+    """Whether DKMS has something to build."""
+    return bool(scene.system.glob("/usr/src/hv-synthrdp-*/dkms.conf"))
+
+
 @check("module-kernel", "it is built for the running kernel")
 def module_kernel(scene: Scene) -> Outcome:
-    """Only for others."""
+    """Only for others, or for none: then the kernel's headers are missing, mostly."""
     if scene.has_module:
         return None
-    if not scene.modules:
+    if not scene.modules and not _source(scene):
         return MOOT
+    numbers = re.match(r"(\d+)\.(\d+)", scene.release)
+    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_KERNEL:
+        return Found(f"The running kernel {scene.release} is too old for the module, which is not"
+                     " built for it.", "Boot a kernel from 6.1 on.")
     logs = scene.system.glob("/var/lib/dkms/hv*synthrdp/*/build/make.log")
     errors = [line for name in logs for line in scene.system.tail(name) if "rror" in line]
-    return Found(f"The module is not built for the running kernel {scene.release}, only for"
-                 f" {', '.join(sorted(scene.modules))}.",
+    only = f", only for {', '.join(sorted(scene.modules))}" if scene.modules else ""
+    return Found(f"The module is not built for the running kernel {scene.release}{only}.",
                  f"apt install linux-headers-{scene.release}, then dkms autoinstall; or, in the"
                  " source: make && make install.", tuple(errors[:3]))
 

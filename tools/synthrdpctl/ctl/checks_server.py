@@ -19,6 +19,7 @@ from .system import JOURNAL, RELAY, Account
 
 USER = "synthrdp"
 PREFIXES = ("/usr", "/usr/local")
+NEEDED = ("xrdp.service", "xrdp-sesman.service")        # by ours
 XRDP_INI = "/etc/xrdp/xrdp.ini"
 # How a relay says that a session did not come about, by what was to blame.
 WANTS_TLS = r"wants (TLS|CredSSP)|requires (TLS|CredSSP)|has no certificate for TLS"
@@ -103,6 +104,9 @@ def relay_failing(scene: Scene) -> Outcome:
               if unit.name.startswith(f"{RELAY}@") and unit.active == "failed"]
     if scene.ended_by(f"{NO_SERVER}|{WANTS_TLS}|{REFUSES}"):
         return MOOT                     # that is for the server's checks
+    if scene.system.link(f"/etc/systemd/system/{RELAY}@.service") == "null":
+        return Found(f"Nobody serves sessions: {RELAY}@.service is masked.",
+                     f"systemctl unmask {RELAY}@.service; it counts from the next session on.")
     if (last := scene.ended_by(BROKEN)) or failed:
         what = f"{last.device}: {last.reason}" if last else f"{failed[0].name} is {failed[0].how}"
         return Found(f"The relay fails: {what}.",
@@ -162,9 +166,10 @@ def server_down(scene: Scene) -> Outcome:
         return Found(f"Nobody listens at {server.address}, which {CONFIG} names.",
                      f"Start that server, or correct SERVER in {CONFIG}.")
     said = tuple(line.text for line in scene.system.journal(f"_SYSTEMD_UNIT={XRDP}")[-QUOTED:])
-    if unit.load == "masked":
-        return Found(f"The server is not running: {XRDP} is masked.",
-                     f"systemctl unmask {XRDP}, then synthrdpctl enable")
+    for name in (XRDP, *NEEDED):
+        if scene.unit(name).load == "masked":
+            return Found(f"The server is not running: {name} is masked.",
+                         f"systemctl unmask {name}, then synthrdpctl enable")
     return Found(f"The server is not running: {XRDP} is {unit.how or 'not installed'}.",
                  f"systemctl start {XRDP}; if that fails, journalctl -u {XRDP} says why.",
                  said if unit.active == "failed" else ())

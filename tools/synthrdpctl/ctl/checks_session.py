@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks of what comes after the connection: the X server, the user's desktop, the disks."""
+"""Checks of what comes after the connection: the X server and the user's desktop."""
 
 from __future__ import annotations
 
-import os
 import re
 
-from .doctor import MOOT, WARNING, Found, Outcome, Scene, Table
+from .doctor import MOOT, Found, Outcome, Scene, Table
 from .system import Account, printable
 
 MODULES = [f"{place}/xorg/modules/libxorgxrdp.so" for place in
@@ -14,8 +13,6 @@ MODULES = [f"{place}/xorg/modules/libxorgxrdp.so" for place in
 SESMAN_INI, SESMAN_LOG = "/etc/xrdp/sesman.ini", "/var/log/xrdp-sesman.log"
 WRAPPER_CONFIG = "/etc/X11/Xwrapper.config"
 QUOTED = 5
-ROOM = 16 << 20                 # bytes that a disk should have free
-PLACES = ("/", "/run", "/tmp", "/var", "/var/log", "/home", "/root")
 BEGINS = (r"(?:[Cc]reated|[Ss]tarting) session|Session started",
           r"user(?:name)?(?: name)?[ :]+'?([A-Za-z_][\w.-]*)'?(?:[ ,]|$)")
 DIES = r"Window manager \(pid \d+, display (\d+)\) exited (quickly|with)"
@@ -116,27 +113,4 @@ def login_dies(scene: Scene) -> Outcome:
                      f"The end of {errors} follows. Often it helps to install a desktop, or to have"
                      " ~/.xsession start one; and nobody can be logged in to GNOME twice.",
                      tuple(quote[-QUOTED:]))
-    return None
-
-
-@check("disk-full", "there is room on the disks")
-def disk_full(scene: Scene) -> Outcome:
-    """Without it neither sockets nor sessions come about."""
-    seen = set()
-    for place in PLACES:
-        try:
-            at = scene.system.path(place)
-            device, disk = os.stat(at).st_dev, os.statvfs(at)
-        except OSError:
-            continue
-        if device in seen or disk.f_flag & os.ST_RDONLY:
-            continue
-        seen.add(device)
-        free = disk.f_bavail * disk.f_frsize
-        inodes = disk.f_files and not disk.f_favail
-        if free < min(ROOM, disk.f_blocks * disk.f_frsize // 20) or inodes:
-            return Found(f"The disk of {place} is full: {free >> 10} KiB free"
-                         + (", and no inode." if inodes else "."),
-                         "Make room there; journalctl --vacuum-size=100M and apt clean often help.",
-                         (), WARNING if free and not inodes else "error")
     return None

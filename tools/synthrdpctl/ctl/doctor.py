@@ -21,7 +21,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 MODPROBE = [f"{place}/modprobe.d/*.conf" for place in
             ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")]
 UNITS = ("synthrdp-ready.service", "synthrdp-xrdp.service", "xrdp.service",
-         "xrdp-sesman.service", "synthrdp-relay@*.service")
+         "xrdp-sesman.service", "synthrdp-relay@*.service", "systemd-journald.service")
 PROPERTIES = "Id,LoadState,ActiveState,Result,UnitFileState"
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from . import VERSION, checks_driver, checks_server, checks_session, switch
+from . import VERSION, checks_driver, checks_machine, checks_server, checks_session, switch
 from .capture import capture
 from .doctor import examine
 from .facts import look
@@ -22,7 +22,8 @@ from .system import System
 
 # The manual page explains each of them.
 OK, TROUBLE, USAGE, AMISS, NOT_PERMITTED, NOT_THERE = range(6)
-CHECKS = (*checks_driver.check.rows, *checks_server.check.rows, *checks_session.check.rows)
+CHECKS = tuple(row for room in (checks_driver, checks_server, checks_session, checks_machine)
+               for row in room.check.rows)
 PERIOD = 2.0                    # of --watch
 CLEAR = "\x1b[H\x1b[2J"
 
