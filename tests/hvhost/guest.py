@@ -392,10 +392,10 @@ class Guest:
         """Have all kernel messages up to now."""
         self._taint = self.ask("sync")
 
-    def kernel_messages(self, *, all_of_them: bool = False) -> list[kmsg.Message]:
-        """All kernel messages of this test so far, or all since the guest started."""
+    def kernel_messages(self) -> list[kmsg.Message]:
+        """All kernel messages of this test so far."""
         self.sync()
-        return self._messages[0 if all_of_them else self._mark:]
+        return self._messages[self._mark:]
 
     def expect_message(self, pattern: str) -> None:
         """The kernel must say this (at any level) before the test ends."""

@@ -40,9 +40,9 @@ def results(lines: list[str]) -> dict[str, Case]:
     return found
 
 
-def heard(guest: Guest, *, built_in: bool = False) -> dict[str, Case]:
-    """What the suites came to that a guest has run: its kernel's own, or modules."""
-    return results([line for message in guest.kernel_messages(all_of_them=built_in)
+def heard(guest: Guest) -> dict[str, Case]:
+    """What the suites came to that a guest has run."""
+    return results([line for message in guest.kernel_messages()
                     for line in message.text.splitlines()])
 
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from hvhost import cache, linux
 from hvhost.cache import PrepareError
-from series import repository
+from series import boot, repository
 from series.repository import TOP, Repository, Sender
 
 HERE = Path(__file__).resolve().parent / "linux"
@@ -235,7 +235,7 @@ def remarks(mails: list[Path], tree: Path) -> list[str]:
 
 
 def make(into: Path, who: Sender) -> None:
-    """Make the series, and build it patch by patch."""
+    """Make the series, build it patch by patch, and start a kernel that has it."""
     with repository.linked(linux.source(SUITE)) as tree:
         cache.remove(tree / PLACE)
         for name in linux.HOOKS:
@@ -245,6 +245,8 @@ def make(into: Path, who: Sender) -> None:
         patches = series.mails(into)[1:]
         repository.report(patches, remarks(patches, tree))
         series.repository.build_each(series.commits, lambda: build(tree))
+        cache.say("building a whole kernel, minutes the first time")
+        cache.say(boot.boot(boot.link(tree)))
 
 
 def build(tree: Path) -> None:
