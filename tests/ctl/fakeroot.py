@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -272,6 +274,27 @@ class Guest:
         return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False,
                               timeout=60, env={"PATH": path, "SYNTHRDP_ROOT": str(self.root),
                                                "TZ": "UTC", "LC_ALL": "C.UTF-8", **environment})
+
+    def on_terminal(self, *arguments: str, **environment: str) -> str:
+        """What it shows on a terminal."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.environ.update(PATH=f"{self.programs}:/usr/bin:/bin", SYNTHRDP_ROOT=str(self.root),
+                              TERM="xterm", TZ="UTC")
+            os.environ.pop("NO_COLOR", None)
+            os.environ.update(environment)
+            os.execv(PROGRAM, [str(PROGRAM), *arguments])
+        shown = b""
+        try:
+            while data := os.read(terminal, 4096):
+                shown += data
+                if shown.count(b"Enhanced Session") == 2:       # of --watch
+                    os.kill(pid, signal.SIGINT)
+        except OSError:                                         # its end
+            pass
+        os.waitpid(pid, 0)
+        os.close(terminal)
+        return shown.decode().replace("\r\n", "\n")
 
     def json(self, *arguments: str) -> Any:
         """What it answers in JSON."""

@@ -454,7 +454,7 @@ CASES = (
     Case("unit-changed", lambda guest: guest.write(
         "etc/systemd/system/synthrdp-relay@.service", ""),
          ("systemctl cat synthrdp-relay@.service",), name="whole"),
-    Case("old-recipe", recipe, ("port=vsock://-1:3389", "crypt_level=none", "*_orig",
+    Case("old-recipe", recipe, ("port=vsock://-1:3389", "crypt_level=none", "port=3389",
                                 "modules-load.d/hv_sock.conf: hv_sock")),
     Case("journal", lambda guest: guest.units(journald="loaded/failed/signal"),
          ("systemd-journald.service is failed (signal)", "systemctl restart systemd-journald")),

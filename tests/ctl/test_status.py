@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -180,39 +178,17 @@ def test_hostile_text(guest: Guest) -> None:
     assert "?]0;owned??[31m?2Jred" in shown
 
 
-def on_terminal(guest: Guest, *arguments: str, **environment: str) -> str:
-    """What it shows on a terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(PATH=f"{guest.programs}:/usr/bin:/bin", SYNTHRDP_ROOT=str(guest.root),
-                          TERM="xterm")
-        os.environ.pop("NO_COLOR", None)
-        os.environ.update(environment)
-        os.execv(PROGRAM, [str(PROGRAM), *arguments])
-    shown = b""
-    try:
-        while data := os.read(terminal, 4096):
-            shown += data
-            if shown.count(b"Enhanced Session") == 2:       # of --watch
-                os.kill(pid, signal.SIGINT)
-    except OSError:                                         # its end
-        pass
-    os.waitpid(pid, 0)
-    os.close(terminal)
-    return shown.decode().replace("\r\n", "\n")
-
-
 def test_colours(guest: Guest) -> None:
     """On a terminal only, and not where they are not wanted; the words are the same."""
-    assert "\x1b[1;32mready" in on_terminal(guest, "status")
-    assert on_terminal(guest, "status", NO_COLOR="1") == READY
-    assert on_terminal(guest, "status", TERM="dumb") == READY
+    assert "\x1b[1;32mready" in guest.on_terminal("status")
+    assert guest.on_terminal("status", NO_COLOR="1") == READY
+    assert guest.on_terminal("status", TERM="dumb") == READY
     assert "\x1b" not in guest.run("status", TERM="xterm").stdout
 
 
 def test_watch(guest: Guest) -> None:
     """The screen again and again; ^C ends it."""
-    assert on_terminal(guest, "status", "--watch=0.1").count("\x1b[H\x1b[2J") >= 2
+    assert guest.on_terminal("status", "--watch=0.1").count("\x1b[H\x1b[2J") >= 2
 
 
 def test_watch_json(guest: Guest) -> None:

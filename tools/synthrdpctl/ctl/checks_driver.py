@@ -236,7 +236,7 @@ def device_held(scene: Scene) -> Outcome:
         if device.driver is None and scene.status.module.loaded:
             return Found(f"The {device.kind} device {device.instance} has no driver.",
                          unset + bind)
-    return None if scene.status.devices else MOOT
+    return None if scene.status.devices and scene.status.module.loaded else MOOT
 
 
 @check("rejected", "the host accepts the protocol's version")

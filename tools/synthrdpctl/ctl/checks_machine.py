@@ -21,6 +21,7 @@ LEFT_BY_RECIPE = (
     (XRDP_INI, r"port\s*=.*vsock:|use_vsock\s*=\s*(true|yes|1)$"),
     (XRDP_INI, r"crypt_level\s*=\s*none"),
     (SESMAN_INI, r".*=\s*startubuntu"),
+    ("/etc/modules", r"hv_sock$"),
     ("/etc/modules-load.d/*.conf", r"hv_sock$"),
     ("/etc/modprobe.d/*.conf", r"blacklist\s+vmw_vsock_vmci_transport"),
 )
@@ -67,8 +68,9 @@ def old_recipe(scene: Scene) -> Outcome:
         return None
     return Found("The recipe over Hyper-V sockets has left settings, which are not needed any"
                  " more; with crypt_level=none the ordinary xrdp does not encrypt.",
-                 f"Put {XRDP_INI} and {SESMAN_INI} back (the recipe kept them as *_orig), and"
-                 " remove the other lines.", tuple(found), NOTE)
+                 f"In {XRDP_INI} set port=3389, security_layer=negotiate and crypt_level=high"
+                 " again, and remove the other lines; its *_orig files are not what was there"
+                 " before.", tuple(found), NOTE)
 
 
 @check("read-only", "what sessions write to can be written to")
