@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,14 +27,16 @@ from hvhost.channel import ChannelError
 from hvhost.guest import GuestError
 from inputs import Input, Inventor
 from lab import Lab
-from play import Control, Finding, Seat, Tally
+from play import Control, Finding, Seat, Tally, leave
 from user import User
 
 GCOV: Final = "/sys/kernel/debug/gcov"
 SEATS: Final = 5
-BATCH: Final = 500
+BATCH: Final = 1000
+ENOUGH: Final = 5               # findings: whoever goes on has one of them again
 SLOW: Final = 2.0               # seconds; more such are not worth their time
-SLACK: Final = 24 << 10         # KiB that a kernel with KASAN keeps for itself, now and then
+SLACK: Final = 12 << 10         # KiB that a kernel with KASAN keeps for itself, now and then
+KMEMLEAK: Final = "/sys/kernel/debug/kmemleak"
 TROUBLE: Final = (Finding, AssertionError, ChannelError, GuestError, OSError)
 
 
@@ -44,8 +47,8 @@ class Coverage:
         self.seen: set[Any] = set()
         self._last: dict[str, tuple[int, ...]] = {}
 
-    def look(self, user: User, came_to: str) -> int:
-        """New features since the last look: of the counters, and the way it ended."""
+    def look(self, user: User, came_to: str) -> set[Any]:
+        """Features since the last look: of the counters, and the way it ended."""
         found: set[Any] = {came_to}
         for name, data in user.do("fuzzside.coverage", GCOV).items():
             words = struct.unpack(f"<{len(data) // 4}I", data)
@@ -53,9 +56,7 @@ class Coverage:
             found |= {(name, at, (new - old).bit_length())
                       for at, (new, old) in enumerate(zip(words, last)) if new > old}
             self._last[name] = words
-        new = len(found - self.seen)
-        self.seen |= found
-        return new
+        return found
 
 
 class Campaign:
@@ -80,35 +81,51 @@ class Campaign:
     # -- one at a time
 
     def guided(self, sessions: int) -> None:
-        """Replay what is known, then look for more."""
+        """Replay what is known, then look for more, and make that as short as it can be."""
         inventor = Inventor(self._seed)
-        left = sessions
         queue = [*self._known]
-        while left > 0:
+        end = self.tally.sessions + sessions
+        while self.tally.sessions < end and len(self.findings) < ENOUGH:
             batch: list[Input] = []
             with self._watch(batch) as lab:
-                user = lab.user(fuzzside)
-                seat, control = Seat(lab, 1, self.tally), Control(lab, self.tally)
-                while left > 0 and len(batch) < BATCH:
-                    given = queue.pop(0) if queue else inventor.next(self.corpus)
-                    batch.append(given)
-                    left -= 1
+                stop = min(self.tally.sessions + BATCH, end)
+                look = self._looker(lab, batch)
+                while self.tally.sessions < stop:
+                    known = bool(queue)
+                    given = queue.pop(0) if known else inventor.next(self.corpus)
                     began = time.monotonic()
-                    came_to = control.play(given) if given.control else seat.play(given)
+                    new = look(given) - self.coverage.seen
                     slow = time.monotonic() - began > SLOW
-                    self.ends[came_to] += 1
-                    if self.coverage.look(user, came_to) and not slow and given not in self.corpus:
-                        self.corpus.append(given)
+                    self.coverage.seen |= new
+                    if new and not known and not slow and (again := look(given) & new):
+                        self.corpus.append(shorter(given, lambda less: again <= look(less)))
+
+    def _looker(self, lab: Lab, batch: list[Input]) -> Callable[[Input], set[Any]]:
+        user = lab.user(fuzzside)
+        seat, control = Seat(lab, 1, self.tally), Control(lab, self.tally)
+
+        def look(given: Input) -> set[Any]:
+            batch.append(given)
+            came_to = control.play(given) if given.control else seat.play(given)
+            self.ends[came_to] += 1
+            return self.coverage.look(user, came_to)
+
+        self.coverage.look(user, "")        # what came before
+        return look
 
     # -- all at once
 
     def crowd(self, first: int, sessions: int) -> None:
         """Numbered sessions: each is made of the seed, its number and the corpus in the tree."""
         for start in range(first, first + sessions, BATCH):
+            if len(self.findings) >= ENOUGH:
+                return
             batch: list[Input] = []
             with self._watch(batch) as lab:
                 numbers = iter(range(start, min(start + BATCH, first + sessions)))
                 self._run_crowd(lab, numbers, batch)
+            say(f"{self._bench.kernel}: {self.tally.sessions:,} sessions, "
+                f"{self.tally.packets:,} packets")
 
     def _run_crowd(self, lab: Lab, numbers: Any, batch: list[Input]) -> None:
         lock = threading.Lock()
@@ -129,8 +146,8 @@ class Campaign:
             except BaseException as error:  # pylint: disable=broad-except  # told below
                 troubles.append(error)
 
-        workers = [threading.Thread(target=work, args=(Seat(lab, seat, self.tally).play, False))
-                   for seat in range(1, SEATS + 1)]
+        seats = [Seat(lab, number, self.tally) for number in range(1, SEATS + 1)]
+        workers = [threading.Thread(target=work, args=(seat.play, False)) for seat in seats]
         workers.append(threading.Thread(target=work, args=(Control(lab, self.tally).play, True)))
         for worker in workers:
             worker.start()
@@ -138,6 +155,7 @@ class Campaign:
             worker.join()
         if troubles:
             raise troubles[0]
+        leave(seats)
 
     def flood(self, messages: int) -> None:
         """CreateSession without end."""
@@ -151,14 +169,27 @@ class Campaign:
             free = lab.user().do("free_memory", 10, timeout=60)
         return free
 
-    def leaks(self) -> None:
-        """What kmemleak has to say."""
+    def leaks(self) -> str:
+        """What kmemleak says, in words."""
         with self._watch([]) as lab:
+            if not lab.guest.exists(KMEMLEAK):
+                return "is not there"
             if found := lab.guest.leaks():
                 raise Finding(f"kmemleak: {found}")
+            return "finds nothing"
+        return "has found something"
 
     def _watch(self, batch: list[Input]) -> Watch:
         return Watch(self, self._bench, batch)
+
+
+def shorter(given: Input, enough: Callable[[Input], bool]) -> Input:
+    """The same without the steps that it can do without."""
+    for at in reversed(range(len(given.steps))):
+        less = replace(given, steps=given.steps[:at] + given.steps[at + 1:])
+        if less.steps and enough(less):
+            given = less
+    return given
 
 
 class Watch:
@@ -189,12 +220,14 @@ class Watch:
         return True
 
 
-def report(campaign: Campaign, kernel: str, started: float, before: int, after: int) -> str:
+def report(campaign: Campaign, kernel: str, seconds: float, memory: tuple[int, int],
+           kmemleak: str) -> str:
     """What a kernel's share came to, in a line."""
     return (f"{kernel}: {campaign.tally.sessions:,} hostile sessions, "
             f"{campaign.tally.packets:,} packets, {len(campaign.coverage.seen):,} features, "
-            f"{len(campaign.corpus)} inputs kept, {len(campaign.findings)} findings, "
-            f"{before - after} KiB less memory, in {time.monotonic() - started:.0f} s")
+            f"{len(campaign.corpus)} inputs kept, {len(campaign.findings)} findings; "
+            f"{memory[0]:,} KiB free before, {memory[1]:,} after; kmemleak {kmemleak}; "
+            f"{seconds:.0f} s")
 
 
 def keep(findings: Sequence[tuple[str, list[Input]]], folder: Path) -> list[Path]:

@@ -15,7 +15,8 @@ import threading
 import time
 
 from guestside import (LIBC, checked, do_close, do_nonblocking, do_open, do_poll, do_read,
-                       do_read_all, do_write, do_write_nowait)
+                       do_read_all, do_texts, do_wait_text, do_write, do_write_nowait,
+                       do_write_text)
 
 LONG = 120_000          # ms
 HEAD = 512              # bytes told of what was read
@@ -68,10 +69,12 @@ class Writer:
     def _run(self) -> None:
         write = do_write if self._patient else do_write_nowait
         try:
-            while self._left and not self._stop:
+            while self._left:
                 try:
                     self._left -= write(self._fd, b"w" * min(self._left, 5000))
                 except BlockingIOError:
+                    if self._stop:
+                        break
                     do_poll(self._fd, select.POLLOUT, 20)
             self.said = "some" if self._left else "all"
         except OSError as error:
@@ -110,6 +113,17 @@ def do_echo(path: str, count: int) -> int:
     finally:
         do_close(fd)
     return len(data)
+
+
+def do_renew(folder: str, state: str, timeout: float) -> dict[str, int]:
+    """Have the control channel closed and opened anew, until it is in this state: what had been
+    counted when it was closed."""
+    do_write_text(f"{folder}/enabled", "0")
+    texts = do_texts(folder)
+    do_write_text(f"{folder}/enabled", "1")
+    if (came_to := do_wait_text(f"{folder}/state", state, timeout)) != state:
+        raise ValueError(f"state is {came_to}, not {state}, after {timeout:g} s")
+    return {name: int(texts[name]) for name in ("sessions", "rx_unknown")}
 
 
 def do_coverage(folder: str) -> dict[str, bytes]:

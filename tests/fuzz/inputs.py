@@ -12,6 +12,7 @@ An input is a list of steps, each a name with arguments (play.py does them):
     ["bytes", at, hex]          write behind what was put
     ["field", ring, name, value]    write to the header of the ring "in" or "out"
     ["flicker", ring, name, value, n]   and back to 0, so often
+    ["spoil", name, value]      write to that of "out" once the guest waits for room, and signal
     ["notify", n]               signal so often
     ["wait"]                    until the guest has read it all
     ["race", field, value, n]   put a packet and change a field so often while the guest reads
@@ -42,6 +43,7 @@ NUMBERS: Final = (0, 1, 2, 3, 7, 8, 15, 16, 17, 24, 255, 256, 2047, 2052, 2053, 
 COUNTS: Final = {"data": pipe.MAX_PAYLOAD, "packet": pipe.MAX_PAYLOAD, "many": 400,
                  "overrun": 100, "bytes": 2000, "notify": 99}
 TIMES: Final = (("race", 3), ("flicker", 4))       # how often: as it is
+FILLS: Final = 500_000      # bytes; the host takes 64 packets of 5,000
 RACY: Final = ("race", "overrun")
 MESSAGES: Final = (
     synthrdp.YES, synthrdp.version_response(synthrdp.REFUSED), synthrdp.version_response(major=2),
@@ -64,6 +66,11 @@ class Input:
     def racy(self) -> bool:
         """What the guest reads depends on when it looks."""
         return any(step[0] in RACY for step in self.steps)
+
+    @property
+    def fills(self) -> bool:
+        """The user writes more than the host takes and the ring holds."""
+        return self.writes >= FILLS and not self.control
 
     @property
     def withdrawn(self) -> bool:
@@ -148,6 +155,11 @@ class Inventor:
     def _tidy(self, made: Input) -> Input:
         """No input takes for ever."""
         del made.steps[60:]
+        spoils = [step for step in made.steps if step[0] == "spoil"]
+        if spoils:              # once, and in a ring that is the guest's until then
+            made.writes = max(made.writes, FILLS)
+            made.steps = [step for step in made.steps if step is spoils[0] or (
+                step[0] != "spoil" and not (step[0] in ("field", "flicker") and step[1] == "out"))]
         if made.size < 100:     # a system call for each byte
             made.steps = [["data", step[1] % 200] if step[0] == "data" else step
                           for step in made.steps if step[0] not in ("many", "overrun")][:15]
@@ -191,6 +203,8 @@ class Inventor:
                 kind, "by", dice.choice((-16, -8, -1, 1, 4, 8, 16, 24, dice.randrange(70000)))]
         if kind == "bytes":
             return [kind, dice.randrange(2000), dice.randbytes(dice.randrange(1, 40)).hex()]
+        if kind == "field" and not control and dice.random() < 0.15:
+            return ["spoil", dice.choice(("read", "write")), max(self._number(), 61440)]
         if kind == "field":
             ring, name = dice.choice(("in", "out")), dice.choice(("mask", "pending", "features"))
             if dice.random() < 0.05:    # which makes things slow: close(2) waits for the host

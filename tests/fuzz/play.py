@@ -13,6 +13,7 @@ import hashlib
 import random
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGUSR1
 from typing import Any, Final
@@ -21,11 +22,15 @@ import fuzzside
 from hvhost.channel import Channel, ChannelError, Opened, Timeout
 from hvhost.synthrdp import ACCEPT, SILENCE, YES, Session, create_session
 from inputs import HEADER, Input
-from lab import Lab
+from lab import CONTROL_FOLDER, Lab
 from reference import FIELDS, Conversation, Reference, packet
 from user import Call
 
-TIMEOUT: Final = 60.0           # more than anything takes, on a busy machine
+# More than anything takes: on debug-6.1, with fourteen others on two cores, a node was there
+# 5 s after its offer at the latest.
+TIMEOUT: Final = 60.0
+# Python in the guest to begin with its work: up to 18 s there, as seven start at once for a crowd.
+START: Final = 180.0
 PAGE: Final = 4096
 SANE: Final = b"sane?\n"
 FIELD_FORM: Final = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
@@ -54,10 +59,12 @@ class Player:
         self.packets = 0
         self.rescinded = False
         self.blind = False          # what the guest has said to have read is not to be relied on
+        self.spoilt = False         # the guest's own ring cannot be written to
         self._given = given
         self.racy = given.racy
         self._opening = opened.opening
-        self._in = PAGE + opened.guest_to_host
+        self._outward = opened.guest_to_host
+        self._in = PAGE + self._outward
         self._filled = random.Random(1).randbytes(1 << 16)
         self._put = 0               # bytes, from the beginning
         self._read = 0              # of them by the guest, as far as it has said
@@ -201,6 +208,22 @@ class Player:
     def _do_flicker(self, ring: str, name: str, value: int, times: int) -> None:
         self._do_field(ring, name, *(value, 0) * times)
 
+    def _do_spoil(self, name: str, value: int) -> None:
+        """Not while the guest writes: that no driver can defend itself against."""
+        end = time.monotonic() + TIMEOUT
+        while self._given.fills and not self._waits():
+            demand("the guest fills its ring, and waits for room", time.monotonic() < end)
+            time.sleep(0.001)
+        if self._given.fills and self._look():
+            self._do_field("out", name, value)
+            self.nudge()
+            self.spoilt |= value >= self._outward
+
+    def _waits(self) -> bool:
+        """Whether the guest has said how much room it waits for, or has closed the channel."""
+        wish = self.channel.peek(HEADER["pending"], 4, self._opening, TIMEOUT)
+        return wish != bytes(4)
+
     def _do_notify(self, times: int) -> None:
         for _ in range(times):
             self._poke(notify=True)
@@ -261,11 +284,14 @@ class Seat:
         self._tally = tally
         self._node = f"/dev/synthrdp{number - 1}"
         self._session: Session = lab.session(number, announce="never", offer=False)
+        self.channel = self._session.channel
         self._user = lab.user(fuzzside)
+        self._awake = self._user.call("names", "/dev", "synthrdp")
 
     def play(self, given: Input) -> str:
         """One hostile session, and a sane one behind it; says what the former came to."""
-        channel = self._session.channel
+        self._awake.result(START)
+        channel = self.channel
         if not channel.offered:
             self._session.offer(TIMEOUT)
         call = self._user.call("fuzzside.suffer", self._node, given.size, given.way, given.writes,
@@ -279,6 +305,9 @@ class Seat:
         self._tally.packets += player.packets
         said = f"reading ended {end} after {count} bytes ({head[:40].hex()}...), writing {wrote}"
         demand(f"writing ends in a way that is documented: {said}", wrote in WRITE_ENDS)
+        if player.spoilt:
+            demand(f"a spoilt ring is not written to: {said}",
+                   wrote == "EPROTO" or (wrote == "ENODEV" and player.rescinded))
         if end in NOT_OPENED:           # withdrawn before it could be opened
             demand("the host has withdrawn the channel", not channel.offered)
         elif given.racy:
@@ -301,7 +330,7 @@ class Seat:
         """Have the user close, unless the session is over; or the host, if it cannot be seen when
         everything is read."""
         if player.rescinded:
-            self._session.channel.wait_released(TIMEOUT)
+            self.channel.wait_released(TIMEOUT)
         elif player.blind and not player.racy:
             self._session.end(TIMEOUT)
         else:
@@ -314,13 +343,13 @@ class Seat:
     def _compare(self, player: Player, got: tuple[str, int, str], said: str) -> None:
         stream = player.reference.stream
         end = "EPROTO" if player.reference.broken else (
-            "EINTR" if self._session.channel.offered else "end")
+            "EINTR" if self.channel.offered else "end")
         demand(f"reading ends {end} after {len(stream)} bytes ({stream[:40].hex()}...): {said}",
                got == (end, len(stream), hashlib.sha256(stream).hexdigest()))
 
     def _calm(self) -> None:
         """Drop what the user wrote, and see that a session is a session again."""
-        channel = self._session.channel
+        channel = self.channel
         channel.wait_closed(TIMEOUT)
         with contextlib.suppress(ChannelError):
             while channel.pending:
@@ -335,19 +364,28 @@ class Seat:
         channel.wait_closed(TIMEOUT)
 
 
+def leave(seats: Sequence[Seat]) -> None:
+    """End all sessions at once: a kernel that delays the release of objects takes seconds."""
+    there = [seat.channel for seat in seats if seat.channel.offered]
+    for channel in there:
+        channel.rescind()
+    for channel in there:
+        channel.wait_released(TIMEOUT)
+
+
 class Control:
     """The control channel."""
 
     def __init__(self, lab: Lab, tally: Tally) -> None:
         self._lab = lab
         self._tally = tally
+        self._user = lab.user(fuzzside)
 
     def play(self, given: Input) -> str:
         """One hostile conversation, and a sane one behind it; says what the former came to."""
-        lab, channel = self._lab, self._lab.host.control
-        before = self._counters()
-        opened = self._begin()
-        player = Player(channel, opened, given)
+        lab = self._lab
+        before, opened = self._begin()
+        player = Player(lab.host.control, opened, given)
         player.play()
         expected = Conversation.after(player.reference.packets, player.reference.broken)
         try:
@@ -361,42 +399,42 @@ class Control:
                 lab.wait_state(expected.state, TIMEOUT)
         except AssertionError as error:
             raise Finding(str(error)) from error
-        lab.switch(False)
-        after = self._counters()
+        after = self._end()
         self._tally.sessions += 1
         self._tally.packets += player.packets
         if not given.racy:
             counted = {name: after[name] - before[name] for name in after}
             demand(f"sessions and unknown messages are as in {expected}: {counted}",
                    counted == {"sessions": expected.sessions, "rx_unknown": expected.unknown})
-        lab.host.answer_with(ACCEPT)
-        lab.renegotiate()
-        lab.wait_state("ready", TIMEOUT)
         return expected.state
 
     def flood(self, messages: int) -> None:
         """A host that cannot stop creating sessions: each is counted, and that is all."""
-        lab = self._lab
-        before = self._counters()["sessions"]
-        player = Player(lab.host.control, self._begin(), Input(control=True))
+        before, opened = self._begin()
+        player = Player(self._lab.host.control, opened, Input(control=True))
         player.play_flood([packet(YES)] + [packet(create_session(1))] * messages)
-        lab.wait_state("ready", TIMEOUT)
-        came = self._counters()["sessions"] - before
+        self._lab.wait_state("ready", TIMEOUT)
+        came = self._end()["sessions"] - before["sessions"]
         demand(f"{messages} sessions are counted: {came}", came == messages)
         self._tally.packets += messages
-        lab.host.answer_with(ACCEPT)
-        lab.renegotiate()
-        lab.wait_state("ready", TIMEOUT)
 
-    def _begin(self) -> Opened:
-        lab = self._lab
-        lab.host.answer_with(SILENCE)
-        lab.renegotiate()
-        lab.host.wait_request(TIMEOUT)
-        while (opened := lab.host.control.wait_opened()).opening != lab.host.control.opening:
+    def _begin(self) -> tuple[dict[str, int], Opened]:
+        """A channel that was just opened, and what was counted before."""
+        host = self._lab.host
+        host.answer_with(SILENCE)
+        before = self._renew("negotiating")
+        host.wait_request(TIMEOUT)
+        while (opened := host.control.wait_opened()).opening != host.control.opening:
             pass                            # earlier ones, that nobody asked for
-        return opened
+        return before, opened
 
-    def _counters(self) -> dict[str, int]:
-        values: dict[str, Any] = self._lab.control
-        return {name: int(values[name]) for name in ("sessions", "rx_unknown")}
+    def _end(self) -> dict[str, int]:
+        """See that a host that keeps the rules comes to terms: what was counted before."""
+        self._lab.host.answer_with(ACCEPT)
+        return self._renew("ready")
+
+    def _renew(self, state: str) -> dict[str, int]:
+        self._lab.host.forget_requests()
+        counted: dict[str, int] = self._user.do("fuzzside.renew", CONTROL_FOLDER, state, TIMEOUT,
+                                                timeout=START)
+        return counted
