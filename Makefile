@@ -35,6 +35,8 @@ help:
 	@echo '      SEED=N            with the dice of the run that said so'
 	@echo '  make fuzz             lie to driver and relay in a million ways'
 	@echo '      SEED=N SESSIONS=N MINUTES=N   as it said it did; 10000; 10 for the relay'
+	@echo '  make bench            count what the driver costs, and other roads (half an hour)'
+	@echo '      BASE=COMMIT       and what has moved since'
 	@echo '  make mutants          break the driver, and see the tests notice'
 	@echo '  make coverage         how much of the driver the tests run, line by line'
 	@echo '  make series           the driver as patches for the kernel, in build/series'
@@ -102,10 +104,11 @@ lint:
 # test_many.py and test_loads.py, which wait for each release of a device: here that takes
 # seconds.
 # These kernels have neither BPF nor dynamic debug, which test_tracers.py is about.
+# Six guests at once, tests and sessions of each kernel: most of the time they wait.
 check-debug:
 	@SYNTHRDP_KERNELS='debug-6.1 debug-sid kcsan' \
 		SYNTHRDP_SEED=$(or $(SEED),$(strip $(shell od -An -N3 -tu4 /dev/urandom))) \
-		$(PYTHON) tests/run kunit vm vm/debug_allocations.py \
+		$(PYTHON) tests/run -n 6 kunit vm vm/debug_allocations.py \
 		--ignore=vm/test_many.py \
 		--ignore=vm/test_loads.py \
 		--ignore=vm/test_tracers.py $(if $(T),-k '$(T)')
@@ -121,6 +124,10 @@ qemu-series:
 fuzz:
 	@$(PYTHON) tests/fuzz/run
 
+# BASE goes by way of the environment.
+bench:
+	@$(PYTHON) tests/bench/run
+
 mutants:
 	@$(PYTHON) tests/mutants/run $(if $(T),'$(T)')
 
@@ -128,5 +135,5 @@ coverage:
 	@$(PYTHON) tests/kunit/coverage
 
 .PHONY: all help kernel-headers modules modules_install modules_clean \
-	relay tools_install install deb clean demo check lint check-debug fuzz mutants coverage \
+	relay tools_install install deb clean demo check lint check-debug fuzz bench mutants coverage \
 	series qemu-series

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from errno import EFAULT, EINVAL, ENFILE, ENODEV, ENOMEM
 
+from hvhost import kmsg
 from hvhost.synthrdp import CONTROL, Instance, data_instance
 from lab import CONTROL_FOLDER, DRIVER, Lab, wait_until
 
@@ -17,13 +18,8 @@ MOST = 2000             # failures that one call can meet
 WORK_FAILURES = 60      # more than the work meets from off to ready
 LOAD_FAILURES = 60      # more than the driver's own part of being loaded meets
 TIMEOUT = 600.0
-# What the kernel itself says of some failures
-MAY_SAY = (r"vmalloc error: size", r"page allocation failure", r"probe of \S+ failed with error",
-           r"^hv_synthrdp \S+: ", "unable to establish GPADL", "CE: hpet increased",
-           r"kmemleak: Cannot allocate a scan area", "^hv_vmbus: probe failed for device",
-           r"^really_probe: driver_sysfs_add\(", "^kobject: can not set name properly!",
-           r"kobject_add_internal failed for \S+ \(error: -12",
-           r"kobject_create_and_add: kobject_add error: -12")
+# The kernel has a word, and for some a stack, for each failure of its own. Only faults are amiss.
+MAY_SAY = rf"^(?!.*(?:{kmsg.FATAL.pattern}))"
 
 
 @dataclass(frozen=True)
@@ -96,9 +92,11 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
         untouched = os.pread(failing, 16, 0).strip() != b"0"
         os.write(failing, b"0")
         found.append(0 if kind == "open" and result >= 0 else result)
-        wrong = [part for part in parts if os.path.lexists(part) != (result >= 0)]
-        if wrong:
-            raise AssertionError(f"failure {nth} came to {result}: as for {wrong}, not so")
+        end = time.monotonic() + 30             # releases are late on purpose
+        while wrong := [part for part in parts if os.path.lexists(part) != (result >= 0)]:
+            if time.monotonic() > end:
+                raise AssertionError(f"failure {nth} came to {result}: as for {wrong}, not so")
+            time.sleep(0.01)
         if kind == "open" and result >= 0:
             os.close(result)
         if untouched:
@@ -114,8 +112,7 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
 
 def inject(lab: Lab, call: Call) -> list[int]:
     """Do it; returns what the calls came to."""
-    for message in MAY_SAY:
-        lab.guest.allow_message(message)
+    lab.guest.allow_message(MAY_SAY)
     found = lab.guest.run(_inject, *astuple(call), MOST, timeout=TIMEOUT)
     print(f"{call.kind} {call.path}: {len(found) - 1} failures")
     return found
@@ -191,9 +188,7 @@ def _fail_workers(nth: int) -> None:
 
 def test_negotiation(lab: Lab) -> None:
     """Opening the control channel fails in the work; the next try is a second later."""
-    lab.allow_complaints()
-    for message in MAY_SAY:
-        lab.guest.allow_message(message)
+    lab.guest.allow_message(MAY_SAY)
     failed = 0
     for nth in range(1, WORK_FAILURES):
         lab.switch(False)
@@ -213,7 +208,8 @@ def test_load(lab: Lab) -> None:
     found = inject(lab, Call("load", "hv_synthrdp", lab.guest.module.read_bytes(), parts=(
         "/sys/module/hv_synthrdp", "/sys/class/synthrdp", DRIVER), last=LOAD_FAILURES))
     assert found[-1] == 0 and -ENOMEM in found
-    assert set(found) <= {0, -ENOMEM}
+    # Newer kernels call it EINVAL when there is no memory for the module's link to its driver.
+    assert set(found) <= {0, -ENOMEM, -EINVAL}
     lab.wait_state("ready", 20)
     assert "synthrdp" in lab.guest.read("/proc/devices")
 
