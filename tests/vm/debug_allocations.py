@@ -7,10 +7,14 @@ success or an error that its manual names; afterwards everything works as before
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from errno import EFAULT, EINVAL, ENFILE, ENODEV, ENOMEM
 
-from hvhost import kmsg
+import pytest
+
+from bench import Bench
+from hvhost import kernels, kmsg, linux
 from hvhost.synthrdp import CONTROL, Instance, data_instance
 from lab import CONTROL_FOLDER, DRIVER, Lab, wait_until
 
@@ -20,6 +24,16 @@ LOAD_FAILURES = 60      # more than the driver's own part of being loaded meets
 TIMEOUT = 600.0
 # The kernel has a word, and for some a stack, for each failure of its own. Only faults are amiss.
 MAY_SAY = rf"^(?!.*(?:{kmsg.FATAL.pattern}))"
+
+
+@pytest.fixture(scope="module", params=[
+    name for name in kernels.NAMES
+    if name in linux.BUILDS and linux.BUILDS[name].checks == "debug"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """The place of a guest whose kernel can do that: KCSAN's cannot."""
+    made = Bench(request.param)
+    yield made
+    made.drop()
 
 
 @dataclass(frozen=True)
