@@ -65,6 +65,19 @@ def test_units() -> None:
     tools.check("systemd-analyze", script, [], planted, texts)
 
 
+def test_units_are_confined() -> None:
+    """systemd-analyze finds each unit's exposure below 2.0."""
+    names = [name for name in tracked() if name.startswith("tools/") and name.endswith(UNITS)]
+    # All that the relay's has, but for a line.
+    weak = re.sub(r"(?m)^User=.*\n", "", text("tools/systemd/synthrdp-relay@.service"))
+    script = "".join(
+        f"""systemd-analyze security --offline=yes --threshold=19 {unit} >/tmp/said ||
+            echo "{unit}: $(tail -n 1 /tmp/said)"
+        """ for unit in [*names, "canary@.service"])
+    tools.check("exposure", script, names,
+                {"canary@.service": (weak, "exposure level")})
+
+
 def test_udev_rules() -> None:
     """udev knows each key of each rule."""
     names = [name for name in tracked() if name.startswith("tools/") and name.endswith(".rules")]
