@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from hvhost import kernels
 from hvhost.cache import say
 from hvhost.channel import ChannelError
 from hvhost.guest import GuestError
-from inputs import Input, Inventor
+from inputs import Input, Inventor, shorter
 from lab import Lab
 from play import Control, Finding, Seat, Tally, leave
 from user import User
@@ -183,15 +182,6 @@ class Campaign:
         return Watch(self, self._bench, batch)
 
 
-def shorter(given: Input, enough: Callable[[Input], bool]) -> Input:
-    """The same without the steps that it can do without."""
-    for at in reversed(range(len(given.steps))):
-        less = replace(given, steps=given.steps[:at] + given.steps[at + 1:])
-        if less.steps and enough(less):
-            given = less
-    return given
-
-
 class Watch:
     """A batch: the driver is ready before it and well after it, or that is a finding."""
 
@@ -226,6 +216,7 @@ def report(campaign: Campaign, kernel: str, seconds: float, memory: tuple[int, i
     return (f"{kernel}: {campaign.tally.sessions:,} hostile sessions, "
             f"{campaign.tally.packets:,} packets, {len(campaign.coverage.seen):,} features, "
             f"{len(campaign.corpus)} inputs kept, {len(campaign.findings)} findings; "
+            f"{campaign.tally.longest:.1f} s at most for a channel to be open; "
             f"{memory[0]:,} KiB free before, {memory[1]:,} after; kmemleak {kmemleak}; "
             f"{seconds:.0f} s")
 

@@ -18,7 +18,7 @@ from guestside import (LIBC, checked, do_close, do_nonblocking, do_open, do_poll
                        do_read_all, do_texts, do_wait_text, do_write, do_write_nowait,
                        do_write_text)
 
-LONG = 120_000          # ms
+LONG = 600_000          # ms
 HEAD = 512              # bytes told of what was read
 FILLER = b"D"
 

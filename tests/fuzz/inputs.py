@@ -24,16 +24,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from hvhost import pipe, synthrdp
 from hvhost.channel import INBAND
 from reference import FIELDS
 
 Step = list[Any]
+T = TypeVar("T")
 
 CORPUS: Final = Path(__file__).with_name("corpus.txt")
 HEADER: Final = {"write": 0, "read": 4, "mask": 8, "pending": 12, "features": 64}
@@ -97,6 +98,24 @@ def save(file: Path, kept: Iterable[Input]) -> None:
     lines = sorted({given.line() for given in kept}, key=lambda line: (len(line), line))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(("# SPDX-License-Identifier: GPL-2.0-only", *lines, "")))
+
+
+def fewest(whole: Sequence[T], enough: Callable[[list[T]], bool]) -> list[T]:
+    """What is left when halves, quarters ... and single ones that are not needed are left out."""
+    here, size = [*whole], max(len(whole) // 2, 1)
+    while size:
+        for at in range(len(here) - size, -1, -size):
+            less = here[:at] + here[at + size:]
+            if len(less) < len(here) and enough(less):
+                here = less
+        size //= 2
+    return here
+
+
+def shorter(given: Input, enough: Callable[[Input], bool]) -> Input:
+    """An input with no step but those that are needed."""
+    return replace(given, steps=fewest(given.steps, lambda less: bool(less) and enough(
+        replace(given, steps=less))))
 
 
 class Inventor:

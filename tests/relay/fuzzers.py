@@ -44,7 +44,8 @@ class Target:
 
     def command(self, program: Path, *arguments: str | Path) -> list[str | Path]:
         """How to run it."""
-        return [program, f"-max_len={self.longest}", "-timeout=20", *arguments]
+        # An input takes some ms; on a machine with thirty others one was seen to take 20 s.
+        return [program, f"-max_len={self.longest}", "-timeout=120", *arguments]
 
 
 TARGETS: Final = {target.name: target for target in (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from hvhost import pipe, synthrdp
-from inputs import Input, Inventor
+from inputs import CORPUS, FILLS, Input, Inventor, load, shorter
 from reference import LONGEST, Conversation, Reference, packet
 
 SIZE = 61440
@@ -85,3 +85,23 @@ def test_the_same_seed_invents_the_same() -> None:
         return [given.line() for given in known]
     assert some(1) == some(1) != some(2)
     assert [Input.of(line).line() for line in some(3)] == some(3)
+
+
+def test_what_is_not_needed_goes() -> None:
+    given = Input(size=7, steps=[["data", n] for n in range(9)])
+    assert shorter(given, lambda less: {2, 7} <= {step[1] for step in less.steps}) == Input(
+        size=7, steps=[["data", 2], ["data", 7]])
+    assert shorter(given, lambda less: True).steps == [["data", 0]]
+    assert shorter(given, lambda less: False) == given
+
+
+def test_a_spoilt_ring_was_the_guests_until_then() -> None:
+    inventor, known = Inventor(1), load(CORPUS)
+    made = [inventor.next(known) for _ in range(2000)]
+    spoilers = [given for given in made if any(step[0] == "spoil" for step in given.steps)]
+    assert spoilers
+    for given in spoilers:
+        assert given.control or given.writes >= FILLS
+        assert len([step for step in given.steps if step[0] == "spoil"]) == 1
+        assert not [step for step in given.steps if step[0] in ("field", "flicker")
+                    and step[1] == "out"]

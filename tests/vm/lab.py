@@ -149,7 +149,7 @@ class Lab:
         # The limit on what a host can repeat, telling of the tests before.
         self.guest.allow_message(r"^session_hang_up_locked: \d+ callbacks suppressed")
         self.host.answer_with(ACCEPT)
-        self.wait_state("ready", 20)
+        self.wait_state("ready", 2 * TIMEOUT)
         self.host.forget_requests()
         self.host.complaints.clear()
         self.sessions.clear()
