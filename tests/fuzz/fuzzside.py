@@ -70,10 +70,11 @@ class Writer:
         write = do_write if self._patient else do_write_nowait
         try:
             while self._left:
+                last = self._stop
                 try:
                     self._left -= write(self._fd, b"w" * min(self._left, 5000))
                 except BlockingIOError:
-                    if self._stop:
+                    if last:
                         break
                     do_poll(self._fd, select.POLLOUT, 20)
             self.said = "some" if self._left else "all"

@@ -309,7 +309,7 @@ class Seat:
         demand(f"writing ends in a way that is documented: {said}", wrote in WRITE_ENDS)
         if player.spoilt:
             demand(f"a spoilt ring is not written to: {said}",
-                   wrote == "EPROTO" or (wrote == "ENODEV" and player.rescinded))
+                   wrote == "EPROTO" or (wrote == "ENODEV" and not channel.offered))
         if end in NOT_OPENED:           # withdrawn before it could be opened
             demand("the host has withdrawn the channel", not channel.offered)
         elif given.racy:
