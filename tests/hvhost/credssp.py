@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gssapi
+from gssapi.raw.misc import GSSError         # pylint: disable=no-name-in-module  # compiled
 
 from hvhost.vmms import HANDSHAKE_SECONDS, ByteStream, TlsStream, VmmsError, read_exact
 
@@ -181,7 +182,7 @@ class Acceptor:
         """
         try:
             return self._exchange(client, begun, public_key(certificate))
-        except gssapi.exceptions.GSSError as error:
+        except GSSError as error:
             client.write(TSRequest(error=LOGON_FAILURE).pack())
             raise VmmsError("the user's name or password is wrong") from error
 

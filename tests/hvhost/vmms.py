@@ -39,6 +39,8 @@ NEG_RESPONSE = 2
 NEG_FAILURE = 3
 VMCONNECT_PROTOCOLS = 0x0B
 CREDSSP = 2
+CORE_DATA = b"\x01\xc0"             # of the client, in MCS Connect Initial
+SELECTED = 212                      # offset of serverSelectedProtocol in it
 
 # What VMConnect sends: nothing but a request for 0x0b.
 VMCONNECT_REQUEST = (bytes.fromhex("03 00 00 13 0e e0 00 00 00 00 00 01 00 08 00")
@@ -275,6 +277,18 @@ def answer_as_host(answer: bytes) -> bytes:
             + struct.pack("<BBHI", NEG_RESPONSE, 0, 8, CREDSSP))
 
 
+def choose_as_guest(packet: bytes) -> bytes:
+    """The client's MCS Connect Initial with protocol 0 for what it believes to be selected.
+
+    VMConnect sees the guest's answer, FreeRDP the host's; some servers compare
+    ([MS-RDPBCGR] 2.2.1.3.2).
+    """
+    at = packet.find(b"Duca") + 6           # the key of T.124, and a length
+    if at < 6 or packet[at:at + 2] != CORE_DATA or len(packet) < at + SELECTED + 4:
+        return packet
+    return packet[:at + SELECTED] + bytes(4) + packet[at + SELECTED + 4:]
+
+
 class Vmms:
     """Listens for VMConnect on the loopback and joins it to sessions with the guest.
 
@@ -397,10 +411,10 @@ class Vmms:
             answer = read_tpkt(session, ANSWER_SECONDS, "the guest's X.224 answer")
             seen.answer = judge_answer(answer)
             seen.note(f"guest {seen.answer}")
-            if following:
-                session.write(following)
-            else:
+            if not following:
                 client.write(answer_as_host(answer) if seen.user else answer)
+                following = read_tpkt(client, HANDSHAKE_SECONDS, "MCS Connect Initial")
+            session.write(choose_as_guest(following))
             seen.to_guest = len(request) + len(following)
             seen.from_guest = len(answer)
             self._pump(client, session, seen)

@@ -147,4 +147,3 @@ def test_vmms_key_is_in_its_certificate(tmp_path: Path) -> None:
     key = credssp.public_key(pem)
     assert key.startswith(bytes.fromhex("3082010a0282010100")) and len(key) == 270
     assert key in ssl.PEM_cert_to_DER_cert(pem.read_text().partition("-----BEGIN PRIVATE")[0])
-

@@ -207,6 +207,26 @@ def test_no_negotiation_is_an_answer() -> None:
         vmms.judge_answer(CONFIRM[:16])
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_guest_hears_its_own_choice(world: World, asks: bool) -> None:
+    """Not the one that the host has told the client; and nothing else is changed."""
+    core = vmms.CORE_DATA + struct.pack("<H", 216) + bytes(range(208))
+    mcs = b"\x03\0\1\0\2\xf0\x80Duca\x81\x58" + core + struct.pack("<I", 2) + b"more"
+    mcs = mcs[:2] + struct.pack(">H", len(mcs)) + mcs[4:]
+    client, guest = world.connect(), world.guests[0]
+    if asks:
+        client.sendall(VMCONNECT_REQUEST)
+        guest.take(19)
+        guest.end_of_guest.sendall(CONFIRM)
+        assert client.recv(100) == CONFIRM
+        client.sendall(mcs)
+    else:
+        client.sendall(mcs)
+        guest.take(19)
+        guest.end_of_guest.sendall(CONFIRM)
+    assert guest.take(len(mcs)) == mcs.replace(struct.pack("<I", 2) + b"more", bytes(4) + b"more")
+
+
 def test_bulk_both_ways_at_once(world: World) -> None:
     """Ten megabytes each way arrive whole, while nobody reads for a time."""
     client = world.connect()
