@@ -183,7 +183,7 @@ class Client:
         except subprocess.TimeoutExpired as error:
             raise ClientError(f"FreeRDP is still there after {seconds:.0f} s") from error
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Suspend it, or let it go on."""
         self._program.send_signal(number)
 
