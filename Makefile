@@ -5,6 +5,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 DESTDIR ?=
 PREFIX ?= /usr
 
+VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 # What the packages are built from
 PACKAGED := COPYING Kbuild Kconfig Makefile README.md debian dkms.conf drivers tools
 
@@ -19,7 +20,9 @@ help:
 	@echo '  make install          install both, and an xrdp instance for them'
 	@echo '  make modules          the module only'
 	@echo '  make relay            the relay only'
+	@echo '  make uninstall        remove what that has installed'
 	@echo '  make deb              Debian packages of all that, in build/deb'
+	@echo '  make rpm              the same for Fedora and its kin, in build/rpm'
 	@echo '  make clean            remove what was built'
 	@echo '      KDIR=DIR          build for the kernel whose headers are in DIR'
 	@echo '      DESTDIR=DIR       install below DIR'
@@ -67,6 +70,23 @@ tools_install:
 install: modules relay
 	$(MAKE) modules_install tools_install
 
+# What an installation to another place consists of goes, but for what DKMS has built and a
+# configuration that was changed.
+uninstall:
+	rm -rf build/uninstall
+	$(MAKE) -s tools_install DESTDIR='$(CURDIR)/build/uninstall'
+	cd build/uninstall && find . ! -type d | while read -r name; do \
+		case $$name in \
+		*.conf) cmp -s "$$name" "$(DESTDIR)/$$name" || continue;; \
+		esac; \
+		rm -f "$(DESTDIR)/$$name"; \
+	done
+	cd build/uninstall && find . -depth -type d -path '*synthrdp*' | while read -r name; do \
+		rmdir --ignore-fail-on-non-empty "$(DESTDIR)/$$name"; \
+	done
+	find '$(DESTDIR)/lib/modules/' -name 'hv_synthrdp.ko*' ! -path '*/dkms/*' -print -delete
+	$(if $(DESTDIR),,depmod)
+
 # Built from a copy: dpkg-buildpackage writes beside the directory that it is run in.
 deb:
 	@command -v dpkg-buildpackage >/dev/null || { \
@@ -78,6 +98,18 @@ deb:
 	cd build/deb/source && dpkg-buildpackage --no-sign --build=binary
 	@rm -rf build/deb/source
 	@ls build/deb/*.deb
+
+# --nodeps: on Debian rpm does not know what is installed.
+rpm:
+	@command -v rpmbuild >/dev/null || { \
+		echo 'No rpmbuild. On Fedora: dnf install rpm-build; on Debian: apt install rpm' >&2; \
+		exit 1; }
+	rm -rf build/rpm
+	mkdir -p build/rpm/SOURCES
+	tar -czf build/rpm/SOURCES/hv-synthrdp-$(VERSION).tar.gz \
+		--transform 's,^,hv-synthrdp-$(VERSION)/,' $(PACKAGED)
+	rpmbuild --quiet --nodeps --define '_topdir $(CURDIR)/build/rpm' -ba rpm/hv-synthrdp.spec
+	@find build/rpm -name '*.rpm'
 
 # Not the kernel's own: its headers may have gone since.
 modules_clean:
@@ -134,6 +166,6 @@ mutants:
 coverage:
 	@$(PYTHON) tests/kunit/coverage
 
-.PHONY: all help kernel-headers modules modules_install modules_clean \
-	relay tools_install install deb clean demo check lint check-debug fuzz bench mutants coverage \
-	series qemu-series
+.PHONY: all help kernel-headers modules modules_install modules_clean relay \
+	tools_install install uninstall deb rpm clean demo check lint check-debug fuzz \
+	bench mutants coverage series qemu-series

@@ -17,6 +17,7 @@ FREERDP = "freerdp2-x11" if platform.freedesktop_os_release().get(
     "VERSION_CODENAME") == "bookworm" else "freerdp3-x11"
 DEMO = ("debian-archive-keyring", "e2fsprogs", "kmod", "mmdebstrap", "openssl", "socat", "xdotool",
         "xvfb", FREERDP)
+BENCH = ("python3-matplotlib",)
 
 
 def install(packages: tuple[str, ...] = TESTS) -> None:
