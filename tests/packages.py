@@ -12,7 +12,8 @@ from hvhost.cache import PrepareError, run, say
 TESTS = ("clang", "cpio", "debian-archive-keyring", "e2fsprogs", "gcc", "git", "groff-base",
          "gss-ntlmssp", "libc6-dev", "libclang-rt-dev", "make", "mandoc", "mmdebstrap", "openssl",
          "perl", "python3-docutils", "python3-gssapi", "python3-jsonschema", "python3-pytest",
-         "python3-pytest-xdist", "shellcheck", "systemd", "tshark", "valgrind", "zsh")
+         "python3-pytest-xdist", "rpm", "rpmlint", "shellcheck", "systemd", "tshark", "valgrind",
+         "zsh")
 FREERDP = "freerdp2-x11" if platform.freedesktop_os_release().get(
     "VERSION_CODENAME") == "bookworm" else "freerdp3-x11"
 DEMO = ("debian-archive-keyring", "e2fsprogs", "kmod", "mmdebstrap", "openssl", "socat", "xdotool",
