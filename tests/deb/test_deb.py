@@ -18,10 +18,6 @@ from hvhost import cache, debs, kernels, roots
 
 MODULE, TOOLS = "hv-synthrdp-dkms", "synthrdp"
 INSTALLED = "ii"
-# Left by others on behalf of a package that has been purged, as they do for every package.
-LEFT = ("/var/cache/", "/var/lib/dpkg/", "/var/log/", "/var/lib/systemd/deb-systemd-helper",
-        "/var/lib/dkms/mok.", "/run/", "/etc/passwd-", "/etc/group-", "/etc/shadow-",
-        "/etc/gshadow-", "/usr/share/doc")
 
 
 @pytest.fixture(scope="module", params=debs.SUITES, name="suite")
@@ -78,7 +74,7 @@ class System:
     def files(self) -> set[str]:
         """All names there are."""
         names = self.run("find", "/", "-xdev", "-path", "/mnt", "-prune", "-o", "-print").stdout
-        return {name for name in names.splitlines() if not name.startswith(LEFT)}
+        return {name for name in names.splitlines() if not name.startswith(debs.LEFT)}
 
     def modules(self) -> list[Path]:
         """The driver, as DKMS has installed it."""

@@ -13,6 +13,10 @@ SOURCES = (*kernels.SOURCES, "COPYING", "README.md", "debian", "dkms.conf", "too
 PACKAGES = ("build-essential", "debhelper", "dh-dkms", "dkms", "lintian", "fakeroot", "udev",
             "systemd", "linux-headers-cloud-amd64", "python3", "xrdp", "xorgxrdp")
 VERSIONED = ("debian/changelog", "dkms.conf", "tools/synthrdpctl/ctl/__init__.py")
+# Left by others on behalf of a package that has been purged, as they do for every package.
+LEFT = ("/var/cache/", "/var/lib/dpkg/", "/var/log/", "/var/lib/systemd/deb-systemd-helper",
+        "/var/lib/dkms/mok.", "/run/", "/etc/passwd-", "/etc/group-", "/etc/shadow-",
+        "/etc/gshadow-", "/usr/share/doc")
 BUILD_SECONDS = 60
 SOURCE = "/mnt/src"
 
