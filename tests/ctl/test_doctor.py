@@ -631,6 +631,14 @@ def test_disk_full(guest: Guest) -> None:
         subprocess.run(["umount", logs], check=True)
 
 
+def test_units_of_others(guest: Guest) -> None:
+    """Another server's, and the name that it is given, are none of ours."""
+    guest.write("etc/systemd/system/synthrdp-shadow.service", "")
+    guest.link("etc/systemd/system/synthrdp-server.service",
+               "etc/systemd/system/synthrdp-shadow.service")
+    assert guest.json("doctor")["findings"] == []
+
+
 def test_read_only(guest: Guest) -> None:
     """A real one, after the kernel has seen an error."""
     logs = guest.path("var/log")

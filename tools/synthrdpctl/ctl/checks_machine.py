@@ -9,7 +9,8 @@ import re
 from .doctor import ERROR, MOOT, NOTE, WARNING, Found, Outcome, Scene, Table
 
 PACKAGES = ("hv-synthrdp-dkms", "synthrdp", "xrdp", "xorgxrdp")
-OWN_UNITS = "/etc/systemd/system/synthrdp-*.service"
+OWN_UNITS = [f"/etc/systemd/system/synthrdp-{name}.service" for name in
+             ("relay@", "relay@*", "xrdp", "ready")]
 ROOM = 16 << 20                 # bytes that a disk should have free
 PLACES = ("/", "/run", "/tmp", "/var", "/var/log", "/home", "/root")
 WRITTEN = ("/run", "/tmp", "/var/log", "/home")     # by each session
@@ -50,8 +51,8 @@ def unit_changed(scene: Scene) -> Outcome:
     """Which is the administrator's right; but whoever looks for a fault should know."""
     if not scene.system.systemd:
         return MOOT
-    found = [name for name in scene.system.glob(OWN_UNITS, f"{OWN_UNITS}.d/*.conf")
-             if scene.system.link(name) != "null"]
+    names = scene.system.glob(*OWN_UNITS, *(f"{unit}.d/*.conf" for unit in OWN_UNITS))
+    found = [name for name in dict.fromkeys(names) if scene.system.link(name) != "null"]
     if not found:
         return None
     unit = found[0].split("/")[4].removesuffix(".d")
