@@ -16,6 +16,7 @@ from series.repository import TOP, Repository, Sender
 HERE: Final = Path(__file__).resolve().parent / "qemu"
 PATCHES: Final = TOP / "tests" / "qemu" / "patches"
 LAST: Final = HERE / "maintainers.patch"    # after the patches: what is not built needs no build
+TIMEOUT: Final = 3 * 3600.0     # of a whole build on a machine that has other things to do
 QUESTION: Final = "does MAINTAINERS need updating?"     # answered by QEMU's get_maintainer
 
 # Devices as tests/qemu/build wants them, as far as they have come.
@@ -131,4 +132,5 @@ def build(tree: Path) -> None:
     cache.run(roots.root(builder.ROOT).command(
         ["sh", "-euc", script], binds={tree: "/mnt/qemu", into: "/mnt/build"}),
         "building the series", env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                                    "LC_ALL": "C.UTF-8", "HOME": "/tmp"})
+                                    "LC_ALL": "C.UTF-8", "HOME": "/tmp"},
+        timeout=TIMEOUT)
