@@ -36,6 +36,7 @@ help:
 	@echo '  make check-debug      the same, KUnit, and thousands of random sessions on'
 	@echo '                        kernels that find more (hours)'
 	@echo '      SEED=N            with the dice of the run that said so'
+	@echo '  make check-system     our packages on whole systems of Debian 12 and 13: an hour'
 	@echo '  make fuzz             lie to driver and relay in a million ways'
 	@echo '      SEED=N SESSIONS=N MINUTES=N   as it said it did; 10000; 10 for the relay'
 	@echo '  make bench            count what the driver costs, and other roads (half an hour)'
@@ -131,6 +132,10 @@ check:
 lint:
 	@$(PYTHON) tests/run static $(if $(T),-k '$(T)')
 
+# What `make check` has of it, and all that takes longer.
+check-system:
+	@$(PYTHON) tests/run system $(if $(T),-k '$(T)')
+
 # Kernels that find what a test alone would not see; the first run builds them.
 # With a seed, tests/vm/test_soak.py makes thousands of random sessions; it stands in for
 # test_many.py and test_loads.py, which wait for each release of a device: here that takes
@@ -169,5 +174,5 @@ coverage:
 	@$(PYTHON) tests/kunit/coverage
 
 .PHONY: all help kernel-headers modules modules_install modules_clean relay \
-	tools_install install uninstall deb rpm clean demo check lint check-debug fuzz \
+	tools_install install uninstall deb rpm clean demo check lint check-system check-debug fuzz \
 	bench mutants coverage series qemu-series
