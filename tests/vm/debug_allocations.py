@@ -59,13 +59,17 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
     Returns what each came to: 0 or more, or an errno, negative.
     """
     import ctypes
+    import errno
     import os
     import time
     libc = ctypes.CDLL(None, use_errno=True)
 
     def load() -> int:
-        if libc.syscall(175, data, ctypes.c_ulong(len(data)), b""):      # init_module
-            raise OSError(ctypes.get_errno(), "init_module")
+        end = time.monotonic() + 30         # what an earlier one left may be on its way
+        while libc.syscall(175, data, ctypes.c_ulong(len(data)), b""):      # init_module
+            if ctypes.get_errno() != errno.EBUSY or time.monotonic() > end:
+                raise OSError(ctypes.get_errno(), "init_module")
+            time.sleep(0.01)
         return 0
 
     def unload() -> None:
