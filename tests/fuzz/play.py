@@ -221,9 +221,13 @@ class Player:
             self.spoilt |= value >= self._outward
 
     def _waits(self) -> bool:
-        """Whether the guest has said how much room it waits for, or has closed the channel."""
-        wish = self.channel.peek(HEADER["pending"], 4, self._opening, TIMEOUT)
-        return wish != bytes(4)
+        """Whether the guest waits for more room than there will be, or has closed the channel."""
+        granted = self.channel.granted      # the device reads so many packets more
+        head = self.channel.peek(0, HEADER["pending"] + 4, self._opening, TIMEOUT)
+        if not head:
+            return True
+        write, read, _, wish = struct.unpack("<4I", head)
+        return not granted and bool((read - write - 1) % self._outward < wish)
 
     def _do_notify(self, times: int) -> None:
         for _ in range(times):
