@@ -176,7 +176,7 @@ def test_no_server_is_not_ready() -> None:
     server, ready = ((TOOLS / f"synthrdp-{name}.service").read_text() for name in ("xrdp", "ready"))
     assert re.search(r"^ExecStartPre=\S*synthrdp-xrdp-config ", server, re.MULTILINE)
     for what in ("BindsTo", "After"):
-        assert re.search(rf"^{what}=synthrdp-xrdp\.service", ready, re.MULTILINE)
+        assert re.search(rf"^{what}=synthrdp-server\.service", ready, re.MULTILINE)
 
 
 def test_usage() -> None:
