@@ -75,7 +75,8 @@ def entry(kind: str, name: str) -> Path | None:
     return path
 
 
-def get(kind: str, name: str, build: Callable[[Path], None], what: str, seconds: int) -> Path:
+def get(kind: str, name: str, build: Callable[[Path], None], what: str, seconds: int,
+        unused: float = UNUSED) -> Path:
     """The entry, made by `build(path)` when it is missing (in about `seconds`)."""
     if found := entry(kind, name):
         return found
@@ -97,7 +98,7 @@ def get(kind: str, name: str, build: Callable[[Path], None], what: str, seconds:
         finally:
             remove(new)
         say(f"built {what} in {time.monotonic() - started:.0f} s")
-    prune(place.parent)
+    prune(place.parent, unused)
     return place
 
 
@@ -122,7 +123,7 @@ def lock(name: str, what: str) -> Iterator[None]:
         yield
 
 
-def prune(kind: Path) -> None:
+def prune(kind: Path, unused: float = UNUSED) -> None:
     """Remove entries that nobody asked for lately, save the newest few; what builds left that
     were killed; and locks that nobody took lately."""
     def used(path: Path) -> float:
@@ -134,9 +135,10 @@ def prune(kind: Path) -> None:
     entries = [path for path in paths if not path.name.startswith(".")]
     leavings = [path for path in paths if path.name.startswith(".new-")]
     locks = (directory() / "locks").iterdir()
-    for path in [*entries[KEEP:], *leavings, *locks]:
-        if used(path) < time.time() - UNUSED:
-            remove(path)
+    old = [path for path in entries[KEEP:] if used(path) < time.time() - unused]
+    for path in [*old, *(path for path in [*leavings, *locks]
+                         if used(path) < time.time() - UNUSED)]:
+        remove(path)
 
 
 def remove(path: Path) -> None:

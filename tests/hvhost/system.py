@@ -18,6 +18,7 @@ from hvhost import cache, debs, disks, roots
 USER = PASSWORD = "demo"
 GUEST = Path(__file__).resolve().parents[1] / "guest"
 LATER = "99.0"                  # a version to be upgraded to
+STALE = 3600.0                  # disks of former packages go: a gigabyte each
 SIZE = "3G"                     # of a file with holes
 PACKAGES = (
     "apt", "systemd-sysv", "udev", "kmod", "dbus", "dbus-user-session", "libpam-systemd",
@@ -94,7 +95,7 @@ def installed(suite: str) -> Image:
     disk = cache.get(f"systems/{suite}-installed",
                      cache.key(plain.root.key, SIZE, packages.name),
                      lambda new: _install(plain, packages, new),
-                     f"the disk of a system with {suite} and our packages", 45)
+                     f"the disk of a system with {suite} and our packages", 45, STALE)
     return Image(suite, plain.root, disk)
 
 
