@@ -16,8 +16,8 @@ TESTS = ("clang", "cpio", "debian-archive-keyring", "e2fsprogs", "gcc", "git", "
          "zsh")
 FREERDP = "freerdp2-x11" if platform.freedesktop_os_release().get(
     "VERSION_CODENAME") == "bookworm" else "freerdp3-x11"
-DEMO = ("debian-archive-keyring", "e2fsprogs", "kmod", "mmdebstrap", "openssl", "socat", "xdotool",
-        "xvfb", FREERDP)
+DEMO = ("debian-archive-keyring", "e2fsprogs", "kmod", "mmdebstrap", "openssl", "socat", "xclip",
+        "xdotool", "xvfb", FREERDP)
 BENCH = ("python3-matplotlib",)
 
 
