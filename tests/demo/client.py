@@ -76,8 +76,9 @@ class Screen:
         self._programs: list[subprocess.Popen[bytes]] = []
         ready, number = os.pipe()
         try:
-            self._start(["Xvfb", "-displayfd", str(number), "-screen", "0", f"{WIDTH}x{HEIGHT}x24",
-                         "-fbdir", str(directory), "-nolisten", "tcp", "-noreset"],
+            # Without the repetition of keys that are held: on a busy machine all are.
+            self._start(["Xvfb", "-r", "-displayfd", str(number), "-fbdir", str(directory),
+                         "-screen", "0", f"{WIDTH}x{HEIGHT}x24", "-nolisten", "tcp", "-noreset"],
                         "xvfb.log", pass_fds=[number])
         finally:
             os.close(number)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from desk import Desk, host_of
 from hvhost import debs, system
+from hvhost.vmms import Vmms
 from whole import Whole, booted, last_words
 
 
@@ -36,3 +38,27 @@ def whole(running: Whole) -> Iterator[Whole]:
     yield running
     last_words(running)
     assert running.host.complaints == []
+
+
+@pytest.fixture(scope="module")
+def host(running: Whole, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vmms]:
+    """The host's door."""
+    with host_of(running, tmp_path_factory.mktemp("host")) as vmms:
+        yield vmms
+
+
+@pytest.fixture(scope="module")
+def seat(running: Whole, host: Vmms, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """The first user's place."""
+    with Desk(running, host, tmp_path_factory.mktemp("seat")) as made:
+        yield made
+
+
+@pytest.fixture
+def desk(whole: Whole, seat: Desk) -> Desk:
+    """The first user at his desktop, whatever he did before."""
+    assert whole.vm.alive
+    if not seat.is_connected:
+        seat.connect()
+        seat.wait_desktop()
+    return seat
