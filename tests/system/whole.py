@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hvhost import vmms
-from hvhost.machine import CONTROL_FOLDER, PATIENCE, GuestError, GuestStream, Machine
+from hvhost.machine import PATIENCE, GuestError, GuestStream, Machine
 from hvhost.system import Image
 
 NODE = "/dev/synthrdp0"
