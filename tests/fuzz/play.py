@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGUSR1
-from typing import Any, Final
+from typing import Final
 
 import fuzzside
 from hvhost.channel import Channel, ChannelError, Opened, Timeout
@@ -218,7 +218,7 @@ class Player:
         if self._given.fills and self._look():
             self._do_field("out", name, value)
             self.nudge()
-            self.spoilt |= value >= self._outward
+            self.spoilt |= value % (1 << 32) >= self._outward
 
     def _waits(self) -> bool:
         """Whether the guest waits for more room than there will be, or has closed the channel."""
