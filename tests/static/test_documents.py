@@ -55,6 +55,30 @@ def test_rst(name: str) -> None:
     assert docutils(name) == ""
 
 
+def test_guide() -> None:
+    """Each command of the administrator's guide is in an example, and some test of whole systems
+    runs that, by its name. A host's PowerShell nobody can run here: it is what the doctor says.
+    """
+    name = "administration.rst"
+    guide = text(f"Documentation/{name}")
+    blocks = re.findall(r"^ *\.\. code-block:: (\w+)\n +:name: (\S+)$", guide, re.MULTILINE)
+    assert len(blocks) == guide.count("code-block::") > 20
+    assert re.findall(r"^(?! *\.\. ).*::$", guide, re.MULTILINE) == []
+    tests = "".join(text(test) for test in tracked() if test.startswith("tests/system/"))
+    assert [name for language, name in blocks
+            if language != "powershell" and f'"{name}"' not in tests] == []
+    commands = documents.examples(name, "sh").values()
+    programs = {line.split()[0] for block in commands for line in block.splitlines()}
+    programs.remove("make")                     # deb/test_install.py runs what there is of it
+    shown = [words for words in re.findall(r"``([^`]+)``", guide.replace("\n", " "))
+             if words.split()[0] in programs and " " in words]
+    assert len(shown) > 5
+    assert [words for words in shown if not any(words in block for block in commands)] == []
+    doctor = re.sub(r'"\n\s*f?"', "", text("tools/synthrdpctl/ctl/checks_driver.py"))
+    for command in re.findall(r"^ +(Set-VM.*)$", guide, re.MULTILINE):
+        assert command in doctor
+
+
 def test_abi(tmp_path: Path) -> None:
     """The kernel's own script can read what is in ABI/testing, and knows no better."""
     def get_abi(*arguments: str) -> str:
