@@ -56,15 +56,16 @@ def test_rst(name: str) -> None:
 
 
 def test_guide() -> None:
-    """Each command of the administrator's guide is in an example, and some test of whole systems
-    runs that, by its name. A host's PowerShell nobody can run here: it is what the doctor says.
+    """Each command of the administrator's guide is in an example, and some test of a system runs
+    that, by its name. A host's PowerShell nobody can run here: it is what the doctor says.
     """
     name = "administration.rst"
     guide = text(f"Documentation/{name}")
     blocks = re.findall(r"^ *\.\. code-block:: (\w+)\n +:name: (\S+)$", guide, re.MULTILINE)
     assert len(blocks) == guide.count("code-block::") > 20
     assert re.findall(r"^(?! *\.\. ).*::$", guide, re.MULTILINE) == []
-    tests = "".join(text(test) for test in tracked() if test.startswith("tests/system/"))
+    tests = "".join(text(test) for test in tracked()
+                    if test.startswith(("tests/system/", "tests/deb/")))
     assert [name for language, name in blocks
             if language != "powershell" and f'"{name}"' not in tests] == []
     commands = documents.examples(name, "sh").values()
