@@ -19,7 +19,8 @@ from hvhost.vmms import Vmms
 from whole import Whole
 
 ON_HOST = Account(USER, "the host's")           # another password than the guest's
-FORM, INSIDE = "dedede", (340, 480, 680, 530)   # xrdp's login form, and a box in it
+FORMS = "dedede", "f0f0f0"                      # xrdp's login form, of 0.9 and of 0.10
+INSIDE = (340, 480, 680, 510)                   # a box in it
 PROMPT = (300, 300)                             # in the terminal
 
 
@@ -88,7 +89,7 @@ class Desk:
     def fill_in(self) -> None:
         """xrdp's login form, in which the user's name stands already: the host's is the guest's."""
         self.wait("xrdp's login form",
-                  lambda: self.picture().share(FORM, INSIDE) > 0.9)
+                  lambda: any(self.picture().share(form, INSIDE) > 0.9 for form in FORMS))
         self.screen.act("sleep", "1", "type", "--delay", "40", PASSWORD)
         self.screen.act("key", "Return")
 
