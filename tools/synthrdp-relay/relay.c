@@ -476,7 +476,7 @@ static void step(struct relay *relay)
 	const short readable = POLLIN | POLLHUP | POLLERR;
 	struct pollfd fds[2], *device = fds, *server = fds + 1;
 	bool talking = relay->phase == TALKING;
-	long long left = relay->deadline - now_ms();
+	long long left = -1;
 
 	watch(device, relay->device, flow_wants(&relay->up),
 	      talking && flow_offers(&relay->down), relay->device_hup);
@@ -484,14 +484,17 @@ static void step(struct relay *relay)
 	      relay->phase == CONNECTING ||
 	      (talking && flow_offers(&relay->up)), relay->server_hup);
 
+	if (relay->deadline != NEVER) {
+		left = relay->deadline - now_ms();
+		if (left < 0)
+			left = 0;
+	}
 	/*
 	 * When a client leaves, systemd stops the relay as well. What arrived
 	 * before the signal still counts.
 	 */
-	if (left < 0 || (relay->stopping && device->events & POLLIN))
+	if (relay->stopping && device->events & POLLIN)
 		left = 0;
-	else if (relay->deadline == NEVER)
-		left = -1;
 	if (signals_poll(fds, 2, (int)left)) {
 		end(relay, RELAY_TROUBLE, "poll: %s", strerror(errno));
 		relay->phase = OVER;
@@ -532,7 +535,7 @@ static void step(struct relay *relay)
 	}
 	if (relay->phase == TALKING)
 		drain(relay);
-	if (now_ms() >= relay->deadline)
+	if (relay->deadline != NEVER && now_ms() >= relay->deadline)
 		on_deadline(relay);
 }
 
