@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The script for plain init, in a Debian without systemd running. The control device and modprobe
-are made up; all else is real. A whole system without systemd is in system/test_without_systemd.py.
+are made up; all else is real.
 """
 
 from __future__ import annotations
