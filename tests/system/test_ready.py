@@ -5,8 +5,10 @@ then, whatever becomes of that; and a session's life is five lines of the journa
 
 from __future__ import annotations
 
+import base64
 import re
 
+from hvhost import kernels
 from hvhost.machine import CONTROL_FOLDER
 from whole import NODE, READY, RELAY, SERVER, Whole
 
@@ -101,6 +103,23 @@ def test_switched_off(whole: Whole) -> None:
     assert whole.host.control.opening == 0
     whole.shell("synthrdpctl enable")
     whole.wait_ready()
+
+
+def test_stopped(whole: Whole) -> None:
+    """What was stopped stays so: the change which that makes starts nothing again."""
+    whole.shell("systemctl daemon-reload")
+    with whole.told_otherwise():
+        whole.shell(f"systemctl stop {READY}")
+    whole.shell("udevadm settle; sleep 5")
+    assert whole.show(READY, "ActiveState") == "inactive"
+    whole.shell(f"systemctl start {READY}")
+
+
+def test_of_the_package(whole: Whole) -> None:
+    """The test that Debian would run of the package, as it is."""
+    script = base64.b64encode((kernels.TOP / "debian/tests/installed").read_bytes()).decode()
+    said = whole.shell(f"echo {script} | base64 -d >/run/installed && sh /run/installed 2>&1")
+    assert "hv_synthrdp.ko" in said
 
 
 # The last one: what it removes the others need.
