@@ -279,8 +279,7 @@ def test_from_uio(reader: Reader) -> None:
                     f" echo {CONTROL} >/sys/bus/vmbus/drivers/hv_synthrdp/unbind")
     assert "device-held" in reader.findings()
     take, give = COMMANDS["uio"].splitlines()
-    status, said = reader.script(take)
-    assert status and "No such device" in said
+    assert reader.script(take)[0] != 0
     assert reader.script(give)[0] == 0
     whole.wait_ready()
 
