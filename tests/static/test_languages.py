@@ -15,6 +15,7 @@ OLDEST = "3.11"         # of the Pythons that run all this
 CANARY = "tests/static/canary.py"
 # Words that are right where they are.
 WORDS = ("nd",          # mandoc's macro for what a page is about
+         "ot",          # an operand's type in QEMU's translator
          )
 
 

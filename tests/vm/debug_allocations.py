@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from errno import EFAULT, EINVAL, ENFILE, ENODEV, ENOMEM
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,15 @@ class Call:
     last: int = 0
 
 
+def _fail_any() -> None:
+    """Runs in the guest: no allocation is spared, and no failure told of."""
+    for attribute in ("failslab/ignore-gfp-wait", "fail_page_alloc/ignore-gfp-wait",
+                      "fail_page_alloc/ignore-gfp-highmem", "failslab/verbose",
+                      "fail_page_alloc/verbose"):
+        with open(f"/sys/kernel/debug/{attribute}", "wb") as file:
+            file.write(b"0" if "verbose" in attribute else b"N")
+
+
 def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...], last: int,
             most: int) -> list[int]:
     """Runs in the guest: make a call fail at each place in turn, until it meets no failure.
@@ -60,30 +70,22 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
     """
     import ctypes
     import errno
+    import functools
     import os
     import time
     libc = ctypes.CDLL(None, use_errno=True)
 
-    def load() -> int:
-        end = time.monotonic() + 30         # what an earlier one left may be on its way
-        while libc.syscall(175, data, ctypes.c_ulong(len(data)), b""):      # init_module
-            if ctypes.get_errno() != errno.EBUSY or time.monotonic() > end:
-                raise OSError(ctypes.get_errno(), "init_module")
+    def insist(call: int, *args: Any) -> int:
+        end = time.monotonic() + 30         # what an earlier one left is released late, on purpose
+        while libc.syscall(call, *args):
+            if (ctypes.get_errno() not in (errno.EBUSY, errno.EAGAIN)
+                    or time.monotonic() > end):
+                raise OSError(ctypes.get_errno(), f"system call {call}")
             time.sleep(0.01)
         return 0
 
-    def unload() -> None:
-        end = time.monotonic() + 30         # a release may be under way
-        while libc.syscall(176, path.encode(), os.O_NONBLOCK):          # delete_module
-            if time.monotonic() > end:
-                raise OSError(ctypes.get_errno(), "delete_module")
-            time.sleep(0.01)
-
-    for attribute in ("failslab/ignore-gfp-wait", "fail_page_alloc/ignore-gfp-wait",
-                      "fail_page_alloc/ignore-gfp-highmem", "failslab/verbose",
-                      "fail_page_alloc/verbose"):
-        with open(f"/sys/kernel/debug/{attribute}", "w", encoding="ascii") as file:
-            file.write("0" if "verbose" in attribute else "N")
+    load = functools.partial(insist, 175, data, ctypes.c_ulong(len(data)), b"")     # init_module
+    unload = functools.partial(insist, 176, path.encode(), os.O_NONBLOCK)           # delete_module
     failing = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
     target = os.open(path, os.O_RDWR if kind == "echo" else os.O_WRONLY
                      ) if kind in ("echo", "bind") else -1
@@ -122,15 +124,15 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
         if kind == "load" and result >= 0:
             unload()
         if kind == "bind" and result >= 0:
-            taking_back = os.open(undo, os.O_WRONLY)
-            os.write(taking_back, data)
-            os.close(taking_back)
+            with open(undo, "wb", buffering=0) as file:
+                file.write(data)
     raise TimeoutError(f"{path}: more than {most} failures")
 
 
 def inject(lab: Lab, call: Call) -> list[int]:
     """Do it; returns what the calls came to."""
     lab.guest.allow_message(MAY_SAY)
+    lab.guest.run(_fail_any)
     found = lab.guest.run(_inject, *astuple(call), MOST, timeout=TIMEOUT)
     print(f"{call.kind} {call.path}: {len(found) - 1} failures")
     return found

@@ -40,10 +40,11 @@ void stream_of_file(struct stream *stream, int fd)
 
 void stream_read_all(struct stream *stream, void *data, size_t size)
 {
+	char *at = data;
 	ssize_t got;
 
-	for (; size; size -= got, data += got) {
-		got = stream->read(stream, data, size);
+	for (; size; size -= got, at += got) {
+		got = stream->read(stream, at, size);
 		if (got < 0)
 			die("read");
 		if (!got)
@@ -53,10 +54,11 @@ void stream_read_all(struct stream *stream, void *data, size_t size)
 
 void stream_write_all(struct stream *stream, const void *data, size_t size)
 {
+	const char *at = data;
 	ssize_t put;
 
-	for (; size; size -= put, data += put) {
-		put = stream->write(stream, data, size);
+	for (; size; size -= put, at += put) {
+		put = stream->write(stream, at, size);
 		if (put < 0)
 			die("write");
 	}

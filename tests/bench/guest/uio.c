@@ -80,7 +80,7 @@ static void copy_out(const struct ring *ring, __u32 at, void *to,
 	if (first > size)
 		first = size;
 	memcpy(to, ring->data + at, first);
-	memcpy(to + first, ring->data, size - first);
+	memcpy((char *)to + first, ring->data, size - first);
 }
 
 static __u32 copy_in(const struct ring *ring, __u32 at, const void *from,
@@ -91,7 +91,7 @@ static __u32 copy_in(const struct ring *ring, __u32 at, const void *from,
 	if (first > size)
 		first = size;
 	memcpy(ring->data + at, from, first);
-	memcpy(ring->data, from + first, size - first);
+	memcpy(ring->data, (const char *)from + first, size - first);
 	return advance(ring, at, size);
 }
 
@@ -103,10 +103,14 @@ struct rings *rings_open(const char *path)
 	FILE *file;
 	size_t size;
 
+	if (!rings)
+		die("calloc");
 	snprintf(name, sizeof(name), "/sys/class/uio/%s/maps/map0/size",
 		 strrchr(path, '/') + 1);
 	file = fopen(name, "r");
-	if (!file || fscanf(file, "%zx", &size) != 1)
+	if (!file)
+		die(name);
+	if (fscanf(file, "%zx", &size) != 1)
 		die(name);
 	fclose(file);
 
@@ -211,7 +215,7 @@ ssize_t rings_read(struct rings *rings, void *data, size_t size)
 		if (!rings->left && !next_packet(rings))
 			break;
 		part = rings->left < size - got ? rings->left : size - got;
-		copy_out(in, rings->at, data + got, part);
+		copy_out(in, rings->at, (char *)data + got, part);
 		rings->at = advance(in, rings->at, part);
 		rings->left -= part;
 		got += part;
