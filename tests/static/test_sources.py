@@ -11,7 +11,7 @@ from tree import TOP, interpreter, text, tracked
 
 # debian/copyright speaks for what is beside it.
 NO_LICENCE_LINE = ("COPYING", "*.patch", "*.png", "series", ".gitignore", "debian/*",
-                   "debian/source/*")
+                   "debian/source/*", "debian/tests/control")
 
 
 def test_licences() -> None:
