@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The figures as pictures (SVG): cost by packet size, by sessions, and times as distributions."""
+"""The figures as pictures: cost by packet size, by sessions, and times as distributions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from loads import SIDES, SIZES
 
 # Where plots are drawn it is installed; where this is checked it need not be.
 pyplot: Any = importlib.import_module("matplotlib.pyplot")
-pyplot.switch_backend("svg")
-pyplot.rcParams["svg.hashsalt"] = "bench"       # the same figures give the same file
+pyplot.switch_backend("agg")
 STYLE: Final = {"device": "C0o-", "relay": "C0s--", "hv_sock": "C1o-", "uio": "C2o-",
                 "uio_relay": "C2s--", "copies": "k:", "pair": "k-."}
 
 
 def draw(results: Sequence[Result], found: dict[str, Any], folder: Path) -> None:
     """All of them."""
-    by_size(results, folder / "size.svg")
-    by_sessions(found["beside"], folder / "sessions.svg")
-    distributions(found["times"], folder / "times.svg")
+    by_size(results, folder / "size.png")
+    by_sessions(found["beside"], folder / "sessions.png")
+    distributions(found["times"], folder / "times.png")
 
 
 def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 
