@@ -218,7 +218,8 @@ class Player:
         if self._given.fills and self._look():
             self._do_field("out", name, value)
             self.nudge()
-            self.spoilt |= value % (1 << 32) >= self._outward
+            if value % (1 << 32) >= self._outward:      # the next write ends the session
+                self.spoilt = self.reference.broken = True
 
     def _waits(self) -> bool:
         """Whether the guest waits for more room than there will be, or has closed the channel."""

@@ -3,21 +3,30 @@
 
 from __future__ import annotations
 
+import struct
 from errno import EPROTO
 
 import pytest
 
 from hvhost.synthrdp import (
     ACCEPT, ACCEPTED_UNASKED, MALFORMED_MESSAGES, MALFORMED_PACKETS, REJECT, SILENCE,
-    UNKNOWN_MESSAGE, Answer, create_session, say, version_response)
+    UNKNOWN_MESSAGE, Answer, Session, create_session, say, version_response)
 from lab import Lab, wait_until
-from user import ERR, HUP, IN, LONG, raises_errno
+from user import ERR, HUP, IN, LONG, OUT, raises_errno
+
+INDICES = {"write": 0, "read": 4}      # of a ring: where they are
 
 
 @pytest.fixture(autouse=True)
 def complaints(lab: Lab) -> None:
     """The driver says what is wrong with the host."""
     lab.allow_complaints()
+
+
+def spoil(session: Session, name: str) -> None:
+    """Write what cannot be to an index of the ring to the host."""
+    channel = session.channel
+    channel.poke((INDICES[name], struct.pack("<I", 1 << 31)), opening=channel.opening)
 
 
 def test_nonsense_is_told_once(lab: Lab) -> None:
@@ -52,6 +61,39 @@ def test_a_session_ends_with_nonsense(lab: Lab, kind: str) -> None:
     session.wait_opened()
     session.write(b"good again")
     assert user.read(100) == b"good again"
+
+
+@pytest.mark.parametrize("name", ["read", "write"])
+@pytest.mark.parametrize("found_by", ["write", "poll"])
+def test_a_session_ends_with_a_spoilt_ring(lab: Lab, name: str, found_by: str) -> None:
+    """An index of the ring to the host that cannot be: all who look at the session hear of it."""
+    session, user = lab.opened()
+    sleeper = user.begin("read", 100)
+    sleeper.wait_blocked()
+    spoil(session, name)
+    if found_by == "write":
+        with raises_errno(EPROTO):
+            user.write(b"x")
+    else:
+        assert user.poll(OUT) & (OUT | HUP) == HUP
+    with raises_errno(EPROTO):
+        sleeper.result()
+    assert user.poll() == IN | HUP | ERR
+    with raises_errno(EPROTO):
+        user.write(b"x")
+
+
+def test_what_came_before_a_spoilt_ring(lab: Lab) -> None:
+    """Can still be read."""
+    session, user = lab.opened()
+    session.write(b"good before")
+    session.channel.wait_placed()
+    spoil(session, "read")
+    with raises_errno(EPROTO):
+        user.write(b"x")
+    assert user.read_all(11) == b"good before"
+    with raises_errno(EPROTO):
+        user.read(1)
 
 
 def test_nonsense_wakes_everybody(lab: Lab) -> None:

@@ -437,6 +437,8 @@ static ssize_t synthrdp_write_iter(struct kiocb *iocb, struct iov_iter *from)
 			written += ret;
 			if (signal_pending(current))
 				ret = -ERESTARTSYS;
+		} else if (ret == -EPROTO) {
+			session_hang_up(session, ret, "malformed");
 		} else if (ret == -EFAULT) {
 			fault_in = fault_in_size(from);
 			if (fault_in_iov_iter_readable(from, fault_in) <
@@ -461,7 +463,8 @@ static __poll_t synthrdp_poll(struct file *file, poll_table *wait)
 	struct synthrdp_session *session = file->private_data;
 	__poll_t mask = 0;
 	const void *from;
-	int ret, room;
+	int room = 0;
+	int ret;
 
 	poll_wait(file, &session->pipe.rx_event.wait, wait);
 	poll_wait(file, &session->pipe.tx_event.wait, wait);
@@ -484,11 +487,15 @@ static __poll_t synthrdp_poll(struct file *file, poll_table *wait)
 		/* Only who asks is worth the host's signal. */
 		if (!room && (poll_requested_events(wait) & EPOLLOUT))
 			room = synthrdp_pipe_want_room(&session->pipe, 1);
-		/* An error is what a write would not sleep for, either. */
-		if (room)
+		if (room > 0)
 			mask |= EPOLLOUT | EPOLLWRNORM;
 	}
 	mutex_unlock(&session->tx_lock);
+
+	if (room < 0) {
+		session_hang_up(session, room, "malformed");
+		mask |= EPOLLIN | EPOLLRDNORM | EPOLLHUP;
+	}
 
 	return mask;
 }
