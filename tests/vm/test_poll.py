@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import select
 from errno import EINTR, EPROTO
+
+import pytest
 
 from hvhost import pipe
 from hvhost.synthrdp import Raw
@@ -108,6 +111,21 @@ def test_room_is_an_edge(lab: Lab) -> None:
         assert user.do("edge", user.fd, 0.05) == 0
         session.channel.grant(2)
         assert user.do("edge", user.fd, 10) & OUT
+
+
+@pytest.mark.parametrize("asked", [select.POLLOUT, select.POLLWRNORM])
+def test_room_is_told_by_any_name(lab: Lab, asked: int) -> None:
+    """POLLWRNORM is as good a wish as POLLOUT."""
+    other = lab.opened(2, auto_grant=False)[1]
+    other.nonblocking()
+    room = other.write(bytes(1 << 17))
+    session, user = lab.opened(auto_grant=False)
+    user.nonblocking()
+    assert user.write(bytes(room)) == room      # and not a byte more: that would be a wish itself
+    call = user.begin("poll", asked, LONG)
+    call.wait_blocked()
+    session.channel.auto_grant(True)
+    assert call.result() == asked
 
 
 def test_nonsense_is_an_error_and_a_hang_up(lab: Lab) -> None:

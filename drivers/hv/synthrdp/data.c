@@ -485,7 +485,8 @@ static __poll_t synthrdp_poll(struct file *file, poll_table *wait)
 	} else {
 		room = synthrdp_pipe_room(&session->pipe);
 		/* Only who asks is worth the host's signal. */
-		if (!room && (poll_requested_events(wait) & EPOLLOUT))
+		if (!room && (poll_requested_events(wait) &
+			      (EPOLLOUT | EPOLLWRNORM)))
 			room = synthrdp_pipe_want_room(&session->pipe, 1);
 		if (room > 0)
 			mask |= EPOLLOUT | EPOLLWRNORM;
