@@ -28,8 +28,7 @@ MAY_SAY = rf"^(?!.*(?:{kmsg.FATAL.pattern}))"
 
 
 @pytest.fixture(scope="module", params=[
-    name for name in kernels.NAMES
-    if name in linux.BUILDS and linux.BUILDS[name].checks == "debug"])
+    name for name in kernels.NAMES if name in linux.THOROUGH])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """The place of a guest whose kernel can do that: KCSAN's cannot."""
     made = Bench(request.param)
@@ -86,6 +85,14 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
 
     load = functools.partial(insist, 175, data, ctypes.c_ulong(len(data)), b"")     # init_module
     unload = functools.partial(insist, 176, path.encode(), os.O_NONBLOCK)           # delete_module
+
+    def settle(there: bool, after: str) -> None:
+        end = time.monotonic() + 30             # releases are late on purpose
+        while wrong := [part for part in parts if os.path.lexists(part) != there]:
+            if time.monotonic() > end:
+                raise AssertionError(f"{after}: as for {wrong}, not so")
+            time.sleep(0.01)
+
     failing = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
     target = os.open(path, os.O_RDWR if kind == "echo" else os.O_WRONLY
                      ) if kind in ("echo", "bind") else -1
@@ -96,6 +103,7 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
         load()
         first = max(1, (1 << 30) - int(os.pread(failing, 16, 0)) - last)
         unload()
+        settle(False, "unloaded")
     for nth in range(first, first + most):
         os.write(failing, b"%d" % nth)
         try:
@@ -112,11 +120,7 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
         untouched = os.pread(failing, 16, 0).strip() != b"0"
         os.write(failing, b"0")
         found.append(0 if kind == "open" and result >= 0 else result)
-        end = time.monotonic() + 30             # releases are late on purpose
-        while wrong := [part for part in parts if os.path.lexists(part) != (result >= 0)]:
-            if time.monotonic() > end:
-                raise AssertionError(f"failure {nth} came to {result}: as for {wrong}, not so")
-            time.sleep(0.01)
+        settle(result >= 0, f"failure {nth} came to {result}")
         if kind == "open" and result >= 0:
             os.close(result)
         if untouched:
@@ -126,6 +130,8 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
         if kind == "bind" and result >= 0:
             with open(undo, "wb", buffering=0) as file:
                 file.write(data)
+        if result >= 0 and kind in ("load", "bind"):
+            settle(False, "taken back")
     raise TimeoutError(f"{path}: more than {most} failures")
 
 
@@ -177,6 +183,32 @@ def test_probe_of_data(lab: Lab) -> None:
     session.wait_opened()
     session.write(b">")
     assert user.read(10) == b">"
+
+
+def _make_node(path: str, number: str) -> None:
+    """Runs in the guest: a node of one's own."""
+    import os
+    import stat
+    major, minor = map(int, number.split(":"))
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(major, minor))
+
+
+def test_node_that_comes_to_nothing(lab: Lab) -> None:
+    """Who has a node of his own opens the device before probe has failed; that session ends."""
+    session = lab.session(1)
+    opener = lab.user()
+    number = opener.do("texts", "/sys/class/synthrdp/synthrdp0")["dev"]
+    lab.guest.run(_make_node, "/synthrdp0", number)
+    opening = opener.call("open_close_until_stopped", "/synthrdp0")
+    bind_again_and_again(lab, 1, "/dev/synthrdp0", "/sys/class/synthrdp/synthrdp0")
+    opener.do("stop")
+    assert "done" in opening.result()
+    lab.wait_node(0)
+    user = lab.user().open(0)
+    while session.wait_opened().opening != session.channel.opening:
+        pass                            # earlier ones
+    user.write(b"sound")
+    assert session.read_exact(5) == b"sound"
 
 
 def test_probe_of_control(lab: Lab) -> None:

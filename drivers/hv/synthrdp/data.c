@@ -640,6 +640,15 @@ static void data_release(struct device *dev)
 	rcu_read_unlock();
 }
 
+/* The VMBus device is not to be used any more. */
+static void data_detach(struct synthrdp_data *data, const char *reason)
+{
+	mutex_lock(&data->lock);
+	data->hdev = NULL;
+	data_close(data, reason);
+	mutex_unlock(&data->lock);
+}
+
 /* Make a node. The channel itself is opened when the node is. */
 static struct synthrdp_data *data_create(struct hv_device *hdev)
 {
@@ -681,8 +690,11 @@ static struct synthrdp_data *data_create(struct hv_device *hdev)
 	cdev_init(&data->cdev, &synthrdp_fops);
 	data->cdev.owner = THIS_MODULE;
 	ret = cdev_device_add(&data->cdev, &data->dev);
-	if (ret)
+	if (ret) {
+		/* It was there for a moment, and may have been opened. */
+		data_detach(data, "unbound");
 		goto err_put;
+	}
 
 	return data;
 
@@ -692,15 +704,6 @@ err_number:
 	ida_free(&synthrdp_numbers, number);
 
 	return ERR_PTR(ret);
-}
-
-/* The VMBus device is not to be used any more. */
-static void data_detach(struct synthrdp_data *data, const char *reason)
-{
-	mutex_lock(&data->lock);
-	data->hdev = NULL;
-	data_close(data, reason);
-	mutex_unlock(&data->lock);
 }
 
 /*
