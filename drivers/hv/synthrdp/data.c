@@ -78,7 +78,7 @@
  */
 #define FLUSH_LOOK_MS		50
 
-/* How often to look whether a channel without a node is offered again */
+/* How often to look whether a channel without a node can have one again */
 #define OFFER_LOOK		HZ
 
 static dev_t synthrdp_devt;
@@ -735,18 +735,17 @@ static void data_renew(struct work_struct *work)
 		data_destroy(offer->data, "suspended");
 	offer->data = NULL;
 
-	if (!synthrdp_pipe_offered(offer->hdev->channel)) {
-		queue_delayed_work(system_freezable_wq, &offer->renew,
-				   OFFER_LOOK);
-		return;
-	}
-
-	data = data_create(offer->hdev);
-	if (IS_ERR(data))
+	if (synthrdp_pipe_offered(offer->hdev->channel)) {
+		data = data_create(offer->hdev);
+		if (!IS_ERR(data)) {
+			offer->data = data;
+			return;
+		}
 		dev_warn_ratelimited(&offer->hdev->device,
 				     "no node after hibernation\n");
-	else
-		offer->data = data;
+	}
+
+	queue_delayed_work(system_freezable_wq, &offer->renew, OFFER_LOOK);
 }
 
 /**
