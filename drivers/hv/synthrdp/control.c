@@ -27,6 +27,7 @@
 #include <linux/jiffies.h>
 #include <linux/kobject.h>
 #include <linux/kstrtox.h>
+#include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/sysfs.h>
@@ -138,6 +139,13 @@ static const char * const control_cause_texts[] = {
  * fill up the log with the same complaint.
  */
 static unsigned long control_told;
+
+/*
+ * Guards the drvdata of control devices between removal, which frees what it
+ * points to, and hibernation: the bus suspends and resumes devices in the noirq
+ * phase, in which the device lock is not held.
+ */
+static DEFINE_MUTEX(controls_lock);
 
 /**
  * struct synthrdp_control - the control device
@@ -619,9 +627,15 @@ int synthrdp_control_probe(struct hv_device *hdev, bool enabled)
  */
 void synthrdp_control_remove(struct hv_device *hdev)
 {
-	struct synthrdp_control *ctrl = hv_get_drvdata(hdev);
+	struct synthrdp_control *ctrl;
 
+	/* The attributes find it by the drvdata, too. */
 	sysfs_remove_group(&hdev->device.kobj, &control_group);
+
+	mutex_lock(&controls_lock);
+	ctrl = hv_get_drvdata(hdev);
+	hv_set_drvdata(hdev, NULL);
+	mutex_unlock(&controls_lock);
 
 	spin_lock_bh(&ctrl->lock);
 	ctrl->gone = true;
@@ -634,13 +648,21 @@ void synthrdp_control_remove(struct hv_device *hdev)
 
 static void control_set_suspended(struct hv_device *hdev, bool suspended)
 {
-	struct synthrdp_control *ctrl = hv_get_drvdata(hdev);
+	struct synthrdp_control *ctrl;
 
-	spin_lock_bh(&ctrl->lock);
-	ctrl->suspended = suspended;
-	ctrl->restart = !suspended;
-	control_kick(ctrl);
-	spin_unlock_bh(&ctrl->lock);
+	mutex_lock(&controls_lock);
+	ctrl = hv_get_drvdata(hdev);
+	if (ctrl) {
+		spin_lock_bh(&ctrl->lock);
+		ctrl->suspended = suspended;
+		ctrl->restart = !suspended;
+		control_kick(ctrl);
+		spin_unlock_bh(&ctrl->lock);
+
+		if (suspended)
+			flush_delayed_work(&ctrl->work);
+	}
+	mutex_unlock(&controls_lock);
 }
 
 /**
@@ -651,10 +673,7 @@ static void control_set_suspended(struct hv_device *hdev, bool suspended)
  */
 int synthrdp_control_suspend(struct hv_device *hdev)
 {
-	struct synthrdp_control *ctrl = hv_get_drvdata(hdev);
-
 	control_set_suspended(hdev, true);
-	flush_delayed_work(&ctrl->work);
 
 	return 0;
 }

@@ -612,19 +612,28 @@ static void each_event_while_refused(struct kunit *test)
 	}
 }
 
-/* Removal may come in each state; nothing may be left behind. */
+/*
+ * Removal may come in each state, and while the machine sleeps; nothing may be
+ * left behind, and nothing touched when the machine falls asleep and wakes up.
+ */
 static void removed_in_each_state(struct kunit *test)
 {
 	struct fake *fake = test->priv;
 	enum place place;
+	int i;
 
-	for (place = DISABLED; place <= FAILED; place++) {
+	for (i = 0; i < 2 * (FAILED - DISABLED + 1); i++) {
+		place = DISABLED + i / 2;
 		go(place);
 		expect_sound(test, place);
+		if (i % 2)
+			synthrdp_control_suspend(&fake->hdev);
 		/* What the host says last must not queue the work again. */
 		fake->at_close = &error;
 		synthrdp_control_remove(&fake->hdev);
 		fake->at_close = NULL;
+		KUNIT_EXPECT_EQ(test, synthrdp_control_suspend(&fake->hdev), 0);
+		KUNIT_EXPECT_EQ(test, synthrdp_control_resume(&fake->hdev), 0);
 		KUNIT_EXPECT_FALSE(test, fake->open);
 		KUNIT_EXPECT_FALSE(test, fake->pending);
 		KUNIT_EXPECT_EQ(test, fake->groups, 0);

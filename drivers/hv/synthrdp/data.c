@@ -22,6 +22,8 @@
  *
  * Locking, outermost first:
  *
+ * offers_lock			guards the drvdata of data channels, from which
+ *				hibernation finds what removal frees.
  * synthrdp_data.lock		guards hdev and session: who may open, and what
  *				there is to close. Held while the host is waited
  *				for, in vmbus_open() and vmbus_close().
@@ -83,6 +85,13 @@
 
 static dev_t synthrdp_devt;
 static DEFINE_IDA(synthrdp_numbers);
+
+/*
+ * Guards the drvdata of data channels. The bus suspends and resumes devices in
+ * the noirq phase, in which the device lock is not held, and takes back what the
+ * host withdraws at the same time.
+ */
+static DEFINE_MUTEX(offers_lock);
 
 /* Devices not yet released: module exit waits until their code is done with. */
 static atomic_t synthrdp_live = ATOMIC_INIT(0);
@@ -782,7 +791,12 @@ int synthrdp_data_probe(struct hv_device *hdev)
  */
 void synthrdp_data_remove(struct hv_device *hdev)
 {
-	struct synthrdp_offer *offer = hv_get_drvdata(hdev);
+	struct synthrdp_offer *offer;
+
+	mutex_lock(&offers_lock);
+	offer = hv_get_drvdata(hdev);
+	hv_set_drvdata(hdev, NULL);
+	mutex_unlock(&offers_lock);
 
 	cancel_delayed_work_sync(&offer->renew);
 	if (offer->data)
@@ -801,10 +815,13 @@ void synthrdp_data_remove(struct hv_device *hdev)
  */
 int synthrdp_data_suspend(struct hv_device *hdev)
 {
-	struct synthrdp_offer *offer = hv_get_drvdata(hdev);
+	struct synthrdp_offer *offer;
 
-	if (offer->data)
+	mutex_lock(&offers_lock);
+	offer = hv_get_drvdata(hdev);
+	if (offer && offer->data)
 		data_detach(offer->data, "suspended");
+	mutex_unlock(&offers_lock);
 
 	return 0;
 }
@@ -819,9 +836,13 @@ int synthrdp_data_suspend(struct hv_device *hdev)
  */
 int synthrdp_data_resume(struct hv_device *hdev)
 {
-	struct synthrdp_offer *offer = hv_get_drvdata(hdev);
+	struct synthrdp_offer *offer;
 
-	mod_delayed_work(system_freezable_wq, &offer->renew, 0);
+	mutex_lock(&offers_lock);
+	offer = hv_get_drvdata(hdev);
+	if (offer)
+		mod_delayed_work(system_freezable_wq, &offer->renew, 0);
+	mutex_unlock(&offers_lock);
 
 	return 0;
 }
