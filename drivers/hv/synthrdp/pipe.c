@@ -147,10 +147,14 @@ static u32 rx_avail(const struct hv_ring_buffer_info *ring)
 	return write_index - read_index;
 }
 
-/* The host has broken the protocol. */
+/*
+ * The host has broken the protocol. What is left in the ring is not read any
+ * more: the bus must not call back until it is.
+ */
 static int rx_break(struct synthrdp_pipe *pipe)
 {
 	pipe->rx_broken = true;
+	set_channel_read_mode(pipe->channel, HV_CALL_DIRECT);
 	atomic64_inc(&pipe->counters->rx_malformed);
 
 	return -EPROTO;

@@ -746,8 +746,11 @@ static void rx_malformed_at_the_end(struct kunit *test)
 
 	rings_at(fake, ring_size(fake) - 64);
 	host_send_flawed(fake, flaw);
+	fake->channel.callback_mode = HV_CALL_BATCHED;
 	KUNIT_EXPECT_EQ(test, synthrdp_pipe_peek(&fake->pipe, &data), -EPROTO);
 	KUNIT_EXPECT_EQ(test, synthrdp_pipe_peek(&fake->pipe, &data), -EPROTO);
+	/* The bus does not call again and again for what is left. */
+	KUNIT_EXPECT_EQ(test, fake->channel.callback_mode, HV_CALL_DIRECT);
 }
 
 /* The 16-bit words of what precedes the data of a packet with 100 bytes */
