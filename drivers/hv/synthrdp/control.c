@@ -559,7 +559,6 @@ SYNTHRDP_COUNTER_ATTR(rx_packets, control_counters);
 SYNTHRDP_COUNTER_ATTR(rx_bytes, control_counters);
 SYNTHRDP_COUNTER_ATTR(tx_packets, control_counters);
 SYNTHRDP_COUNTER_ATTR(tx_bytes, control_counters);
-SYNTHRDP_COUNTER_ATTR(tx_waits, control_counters);
 SYNTHRDP_COUNTER_ATTR(rx_malformed, control_counters);
 SYNTHRDP_COUNTER_ATTR(sessions, control_counters);
 
@@ -572,7 +571,6 @@ static struct attribute *control_attrs[] = {
 	&dev_attr_rx_bytes.attr,
 	&dev_attr_tx_packets.attr,
 	&dev_attr_tx_bytes.attr,
-	&dev_attr_tx_waits.attr,
 	&dev_attr_rx_malformed.attr,
 	&dev_attr_sessions.attr,
 	NULL
