@@ -102,9 +102,9 @@ TRACE_EVENT(synthrdp_state,
 		__array(char, reason, 48)
 	),
 	TP_fast_assign(
-		strscpy(__entry->from, from, sizeof(__entry->from));
-		strscpy(__entry->to, to, sizeof(__entry->to));
-		strscpy(__entry->reason, reason, sizeof(__entry->reason));
+		strscpy_pad(__entry->from, from, sizeof(__entry->from));
+		strscpy_pad(__entry->to, to, sizeof(__entry->to));
+		strscpy_pad(__entry->reason, reason, sizeof(__entry->reason));
 	),
 	TP_printk("%s -> %s: %s", __entry->from, __entry->to, __entry->reason)
 );
@@ -140,7 +140,7 @@ TRACE_EVENT(synthrdp_session_hang_up,
 	),
 	TP_fast_assign(
 		__entry->number = number;
-		strscpy(__entry->reason, reason, sizeof(__entry->reason));
+		strscpy_pad(__entry->reason, reason, sizeof(__entry->reason));
 		__entry->unread = unread;
 	),
 	TP_printk("number=%d reason=%s unread=%u", __entry->number,
