@@ -126,6 +126,7 @@ class Channel:
         self.name = name
         self.log = log
         self.offered = False
+        self.held = False               # the guest has not let go of what was withdrawn
         self.opening = 0                # number of the present opening, 0: not open
         self._sock = sock
         self._send_lock = threading.Lock()
@@ -381,6 +382,7 @@ class Channel:
                 self.opening = 0
                 self._closed.append(self.log.add(self.name, "<", f"closed ({opening})"))
             elif kind == RELEASED:
+                self.held = False
                 self._released.append(self.log.add(self.name, "<", "released"))
             elif kind == BROKEN:
                 self._broken = True
@@ -389,6 +391,7 @@ class Channel:
                 command, status = RESULT_BODY.unpack(body)
                 if not status and command in (OFFER, RESCIND):
                     self.offered = command == OFFER
+                    self.held = command == RESCIND
                 self._results.append((command, status))
             elif kind == STATS:
                 self._stats.append(Stats(*STATS_BODY.unpack(body)))

@@ -153,8 +153,12 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         try:
-            if self.channel.offered and not isinstance(error, ChannelError):
+            if isinstance(error, ChannelError):
+                pass
+            elif self.channel.offered:
                 self.end()
+            elif self.channel.held:
+                self.channel.wait_released()
         finally:
             self.channel.close()
 

@@ -89,11 +89,12 @@ def test_rescind_ends_the_offer_and_release_is_waited_for() -> None:
     client = device.client()
     device.result(channel.RESCIND)
     client.rescind()
-    assert not client.offered
+    assert client.held and not client.offered
     with pytest.raises(Timeout, match="release"):
         client.wait_released(0.01)
     device.say(channel.RELEASED)
     client.wait_released()
+    assert not client.held
 
 
 def test_nothing_is_granted_unasked() -> None:
