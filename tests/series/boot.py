@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from pathlib import Path
 
 from hvhost import cache, linux
@@ -18,6 +19,8 @@ from hvhost.vm import ChannelSpec
 CHANNELS = (ChannelSpec(str(CONTROL_CLASS), str(CONTROL)),
             ChannelSpec(str(DATA_CLASS), str(data_instance(1)), offered=False))
 BYTES = bytes(range(256)) * 256
+STATE = f"/sys/bus/vmbus/devices/{CONTROL}/synthrdp/state"
+SECONDS = 120.0         # for a driver that has failed to try again
 
 
 def _echo(path: str, total: int, seconds: float) -> int:
@@ -33,10 +36,15 @@ def _echo(path: str, total: int, seconds: float) -> int:
     return done
 
 
-def _text(path: str) -> str:
-    """Runs in the guest."""
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
+def _wait_ready(path: str, seconds: float) -> str:
+    """Runs in the guest: the state, once it is ready or has not become so for too long."""
+    end = time.monotonic() + seconds
+    while True:
+        with open(path, encoding="ascii") as file:
+            state = file.read().strip()
+        if state == "ready" or time.monotonic() > end:
+            return state
+        time.sleep(0.1)
 
 
 def link(tree: Path) -> Kernel:
@@ -61,8 +69,11 @@ def boot(kernel: Kernel) -> str:
     guest = Guest(kernel, CHANNELS)
     try:
         host = SynthRdpHost(guest.vm.channel_socket, Log("the guest with the series"))
+        # It asked while there was no host, perhaps for too long, and asks again.
+        state = guest.run(_wait_ready, STATE, SECONDS, timeout=2 * SECONDS)
+        if state != "ready":
+            raise PrepareError(f"the driver built in is {state}, not ready")
         with host.open_session() as session:
-            host.wait_request()
             echo = guest.start(_echo, "/dev/synthrdp0", len(BYTES), 30.0)
             session.wait_opened()
             session.write(BYTES)
@@ -70,9 +81,6 @@ def boot(kernel: Kernel) -> str:
                 raise PrepareError("the driver built in gives back other bytes than it was given")
             echo.result()
             session.end()
-        state = guest.run(_text, f"/sys/bus/vmbus/devices/{CONTROL}/synthrdp/state")
-        if state != "ready":
-            raise PrepareError(f"the driver built in is {state}, not ready")
         host.close()
         return (f"{kernel.release} with the driver built in starts, and {len(BYTES)} bytes go there"
                 " and back")
