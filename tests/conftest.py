@@ -40,13 +40,18 @@ def pytest_exception_interact(call: pytest.CallInfo[object],
 
 
 class Bulletin:
-    """What fails is said at once: a run may go on for hours. All of it comes at the end."""
+    """What fails is said at once: a run may go on for hours. All of it comes at the end. And so
+    is what a test wants to be told, by record_property("told", ...)."""
 
     def __init__(self, reporter: TerminalReporter) -> None:
         self._reporter = reporter
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
+        for name, text in report.user_properties:
+            if name == "told" and report.when == "call":
+                self._reporter.ensure_newline()
+                self._reporter.write_line(str(text))
         if report.failed:
             self._reporter.ensure_newline()
             self._reporter.write_line(f"failed: {report.nodeid}")

@@ -60,6 +60,8 @@ UML = "bookworm"        # the suite whose source User Mode Linux is built from
 # KCSAN not in the newest: what sid's gcc makes with it, that kernel's objtool refuses.
 BUILDS = {"debug-6.1": Build("bookworm", "debug"), "debug-sid": Build("sid", "debug"),
           "kcsan": Build("bookworm", "kcsan")}
+# Those that have KASAN, kmemleak and allocations that can be made to fail
+THOROUGH = [name for name, build in BUILDS.items() if build.checks == "debug"]
 
 # What a module must be built with to be checked by UBSAN: in 6.1 one has to ask for it.
 CHECKED = ("UBSAN_SANITIZE=y",)

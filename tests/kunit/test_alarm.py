@@ -83,7 +83,7 @@ def test_alarm(guests: dict[str, Guest], kernel: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", [name for name in kernels.DEBUG
-                                    if linux.BUILDS[name].checks == "debug"])
+                                    if name in linux.THOROUGH])
 def test_leak(guests: dict[str, Guest], kernel: str) -> None:
     """kmemleak says nothing by itself; it has to be asked."""
     alarms(guests, kernel, "leak")

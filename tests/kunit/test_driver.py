@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import ktap
 import pytest
 
-from hvhost import kernels
+from hvhost import kernels, linux
 from hvhost.guest import Guest
 
 SUITES = ("protocol", "pipe", "control")
@@ -66,6 +66,8 @@ def test_nothing_else_said(suites: Suites, suite: str) -> None:
     assert not suites.complaints[suite]
 
 
+@pytest.mark.parametrize("suites", [name for name in kernels.DEBUG if name in linux.THOROUGH],
+                         indirect=True)
 def test_no_leak(suites: Suites) -> None:
     """What the suites allocated is free again."""
     for suite in SUITES:
