@@ -214,9 +214,11 @@ def report(campaign: Campaign, kernel: str, seconds: float, memory: tuple[int, i
            kmemleak: str) -> str:
     """What a kernel's share came to, in a line."""
     return (f"{kernel}: {campaign.tally.sessions:,} hostile sessions, "
-            f"{campaign.tally.packets:,} packets, {len(campaign.coverage.seen):,} features, "
+            f"{campaign.tally.packets:,} packets, {campaign.tally.creates:,} of them CreateSession"
+            f" in floods, {len(campaign.coverage.seen):,} features, "
             f"{len(campaign.corpus)} inputs kept, {len(campaign.findings)} findings; "
-            f"{campaign.tally.longest:.1f} s at most for a channel to be open; "
+            f"{campaign.tally.longest:.1f} s at most for a channel to be open, "
+            f"{campaign.tally.closing:.1f} s for close(2); "
             f"{memory[0]:,} KiB free before, {memory[1]:,} after; kmemleak {kmemleak}; "
             f"{seconds:.0f} s")
 

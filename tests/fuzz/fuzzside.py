@@ -83,13 +83,14 @@ class Writer:
 
 
 def do_suffer(path: str, size: int, way: int, writes: int, patient: bool) -> tuple[
-        str, int, str, bytes, bytes, str]:
-    """Open, read to any end (a signal is one), write so much beside: how reading ended, how much
-    came, its hash, its head, what of it is not filler, how writing ended."""
+        str, int, str, bytes, bytes, str, float]:
+    """Open, read to any end (a signal is one), write so much beside, close: how reading ended, how
+    much came, its hash, its head, what of it is not filler, how writing ended, and how many seconds
+    close(2) took."""
     try:
         fd = open_soon(path)
     except OSError as error:
-        return f"open {errno.errorcode[error.errno or 0]}", 0, "", b"", b"", ""
+        return f"open {errno.errorcode[error.errno or 0]}", 0, "", b"", b"", "", 0.0
     do_nonblocking(fd, way == 1)
     writer = Writer(fd, writes, patient)
     end, pieces = "end", []
@@ -99,10 +100,12 @@ def do_suffer(path: str, size: int, way: int, writes: int, patient: bool) -> tup
     except OSError as error:
         end = errno.errorcode[error.errno or 0]
     writer.end()
+    began = time.monotonic()
     do_close(fd)
+    closing = time.monotonic() - began
     data = b"".join(pieces)
     return (end, len(data), hashlib.sha256(data).hexdigest(), data[:HEAD],
-            data.translate(None, FILLER)[:HEAD], writer.said)
+            data.translate(None, FILLER)[:HEAD], writer.said, closing)
 
 
 def do_echo(path: str, count: int) -> int:

@@ -32,6 +32,8 @@ from user import Call
 # has a limit of its own. The nodes were there within 5 s.)
 TIMEOUT: Final = 120.0
 START: Final = 600.0
+CLOSING: Final = 3.0            # what the document says of close(2)
+SLACK: Final = 30.0             # more, in a guest that does not get to run
 PAGE: Final = 4096
 SANE: Final = b"sane?\n"
 FIELD_FORM: Final = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
@@ -281,7 +283,9 @@ class Tally:
 
     sessions: int = 0
     packets: int = 0
+    creates: int = 0            # of them CreateSession, in floods
     longest: float = 0.0        # seconds that a channel took to be open, its node made and all
+    closing: float = 0.0        # seconds that close(2) took at most
 
 
 class Seat:
@@ -307,9 +311,12 @@ class Seat:
         player = Player(channel, opened, given)
         player.play()
         self._end(player, call)
-        end, count, digest, head, odd, wrote = call.result(TIMEOUT)
+        end, count, digest, head, odd, wrote, closing = call.result(TIMEOUT)
         self._tally.sessions += 1
         self._tally.packets += player.packets
+        self._tally.closing = max(self._tally.closing, closing)
+        demand(f"close(2) is over after some {CLOSING:g} s: it took {closing:.1f}",
+               closing < CLOSING + SLACK)
         said = f"reading ended {end} after {count} bytes ({head[:40].hex()}...), writing {wrote}"
         demand(f"writing ends in a way that is documented: {said}", wrote in WRITE_ENDS)
         if player.spoilt:
@@ -427,6 +434,7 @@ class Control:
         came = self._end()["sessions"] - before["sessions"]
         demand(f"{messages} sessions are counted: {came}", came == messages)
         self._tally.packets += messages
+        self._tally.creates += messages
 
     def _begin(self) -> tuple[dict[str, int], Opened]:
         """A channel that was just opened, and what was counted before."""
