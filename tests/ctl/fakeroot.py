@@ -55,6 +55,8 @@ PROGRAMS: Final = {
 class Guest:
     """The directory, and what to do to it."""
 
+    server = "synthrdp-xrdp.service"    # which unit has the name of the guest's server
+
     def __init__(self, place: Path) -> None:
         self.root, self.data, self.programs = place / "root", place / "data", place / "bin"
         for directory in (self.root, self.data, self.programs):
@@ -253,13 +255,14 @@ class Guest:
         A unit is named by the last word of its name; `LOAD/ACTIVE/RESULT` or a part of it.
         """
         blocks = []
-        for name in UNITS:
+        for name in dict.fromkeys((*UNITS, self.server)):
             load, active, result = "loaded", "active", "success"
             change = changes.get(name.partition(".")[0].rpartition("-")[2].partition("@")[0])
             if change and name != "xrdp.service":
                 load, active, result = (change.split("/") + [active, result])[:3]
+            names = f"{name} synthrdp-server.service" if name == self.server else name
             blocks.append(f"Id={name}\nLoadState={load}\nActiveState={active}\nResult={result}\n"
-                          "UnitFileState=static\n")
+                          f"UnitFileState=static\nNames={names}\n")
         (self.data / "units").write_text("\n".join(blocks))
 
     def server_down(self) -> None:

@@ -195,6 +195,27 @@ def off_without_server(guest: Guest) -> None:
     guest.journal("synthrdp-xrdp.service", "xrdp: no room")
 
 
+def shadow(guest: Guest, state: str) -> None:
+    """Another server has our xrdp's place, and the guest's readiness goes with it."""
+    off(guest)
+    guest.write("etc/synthrdp/relay.conf", "SERVER=unix:/run/shadow.sock\n")
+    guest.replace("proc/net/unix", SOCKET, "/run/shadow.sock")
+    guest.server = "synthrdp-shadow.service"
+    guest.units(ready="loaded/inactive", xrdp="loaded/inactive", shadow=state)
+
+
+def off_without_other_server(guest: Guest) -> None:
+    """By the unit, whose server is another one."""
+    shadow(guest, "loaded/failed/signal")
+    guest.server_down()
+
+
+def off_without_any_server(guest: Guest) -> None:
+    """By the unit; the name that it goes by is a dangling link."""
+    shadow(guest, "not-found/inactive")
+    guest.server_down()
+
+
 def off_at_boot(guest: Guest) -> None:
     """On the kernel's command line, without units."""
     off(guest)
@@ -390,6 +411,13 @@ CASES = (
     Case("switched-off", off_masked, ("masked", "systemctl unmask synthrdp-ready"), name="masked"),
     Case("switched-off", off_without_server, ("synthrdp-xrdp.service is failed",),
          ("server-down",), name="server"),
+    Case("switched-off", off_without_other_server,
+         ("synthrdp-shadow.service is failed (signal)", "journalctl -u synthrdp-shadow.service"),
+         ("server-down",), name="other server"),
+    Case("switched-off", off_without_any_server, ("synthrdp-shadow.service is not installed",),
+         ("server-down",), name="no server"),
+    Case("switched-off", lambda guest: shadow(guest, "loaded/active"), ("somebody wrote 0",),
+         name="beside other server"),
     Case("switched-off", off_at_boot, ("command line", "hv_synthrdp.enabled=0"), name="kernel"),
     Case("switched-off", off_by_option, ("modprobe.d/synthrdp.conf", "enabled=0"), name="option"),
     Case("switched-off", off, ("somebody wrote 0",), name="somebody"),

@@ -17,7 +17,7 @@ SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e0
 REJECTED = (r"Key was rejected by service|Loading of .* is rejected"
             r"|unsigned module loading is restricted")
 READY = "synthrdp-ready.service"
-XRDP = "synthrdp-xrdp.service"
+XRDP = "synthrdp-xrdp.service"         # the server that comes with the relay
 
 check = Table()
 
@@ -272,7 +272,7 @@ def _driver_said(scene: Scene) -> tuple[str, ...]:
 @check("switched-off", "it is switched on")
 def switched_off(scene: Scene) -> Outcome:
     """And who switched it off."""
-    switch, ready, xrdp = scene.status.switch, scene.unit(READY), scene.unit(XRDP)
+    switch, ready, server = scene.status.switch, scene.unit(READY), scene.server_unit
     if switch.on is not False:
         return MOOT if switch.on is None else None
     if switch.disabled_by:
@@ -281,10 +281,11 @@ def switched_off(scene: Scene) -> Outcome:
     if ready.load == "masked":
         return Found(f"Enhanced Session is switched off: {READY} is masked.",
                      f"systemctl unmask {READY}, then synthrdpctl enable")
-    if ready.exists and ready.active != "active" and xrdp.active != "active":
-        return Found(f"Enhanced Session is switched off because its server {XRDP} is"
-                     f" {xrdp.how or 'not installed'}.",
-                     f"systemctl start {XRDP}; if that fails, journalctl -u {XRDP} says why.")
+    if ready.exists and ready.active != "active" and server.active != "active":
+        return Found(f"Enhanced Session is switched off because its server {server.name} is"
+                     f" {server.how}.",
+                     f"systemctl start {server.name}; if that fails, journalctl -u {server.name}"
+                     " says why.")
     if "0" in (scene.command_line.get(f"{DRIVER}.enabled"), ) and not ready.exists:
         return Found("Enhanced Session is switched off on the kernel's command line"
                      f" ({DRIVER}.enabled=0).",

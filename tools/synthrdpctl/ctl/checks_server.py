@@ -170,7 +170,7 @@ def server_down(scene: Scene) -> Outcome:
         if scene.unit(name).load == "masked":
             return Found(f"The server is not running: {name} is masked.",
                          f"systemctl unmask {name}, then synthrdpctl enable")
-    return Found(f"The server is not running: {XRDP} is {unit.how or 'not installed'}.",
+    return Found(f"The server is not running: {XRDP} is {unit.how}.",
                  f"systemctl start {XRDP}; if that fails, journalctl -u {XRDP} says why.",
                  said if unit.active == "failed" else ())
 

@@ -20,9 +20,10 @@ SCHEMA_VERSION = 1
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MODPROBE = [f"{place}/modprobe.d/*.conf" for place in
             ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")]
-UNITS = ("synthrdp-ready.service", "synthrdp-xrdp.service", "xrdp.service",
+ALIAS = "synthrdp-server.service"               # ours, unless another server takes that name
+UNITS = (ALIAS, "synthrdp-ready.service", "synthrdp-xrdp.service", "xrdp.service",
          "xrdp-sesman.service", "synthrdp-relay@*.service", "systemd-journald.service")
-PROPERTIES = "Id,LoadState,ActiveState,Result,UnitFileState"
+PROPERTIES = "Id,LoadState,ActiveState,Result,UnitFileState,Names"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Unit:
     active: str
     result: str
     file: str
+    names: str = ""
 
     @property
     def exists(self) -> bool:
@@ -70,6 +72,8 @@ class Unit:
         """Its state, for people."""
         if self.load == "masked":
             return "masked"
+        if not self.exists:
+            return "not installed"
         return self.active + (f" ({self.result})" if self.active == "failed" else "")
 
 
@@ -129,6 +133,12 @@ class Scene:
     def unit(self, name: str) -> Unit:
         """One of them, which need not exist."""
         return self.units.get(name, Unit(name, "", "", "", ""))
+
+    @functools.cached_property
+    def server_unit(self) -> Unit:
+        """The one with whose life the guest is ready."""
+        return next((unit for unit in self.units.values() if ALIAS in unit.names.split()),
+                    self.unit(ALIAS))
 
     @functools.cached_property
     def last_end(self) -> Ended | None:
