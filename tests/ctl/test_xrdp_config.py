@@ -175,6 +175,8 @@ def test_no_server_is_not_ready() -> None:
     """A start without a configuration fails, and with it what tells the host."""
     server, ready = ((TOOLS / f"synthrdp-{name}.service").read_text() for name in ("xrdp", "ready"))
     assert re.search(r"^ExecStartPre=\S*synthrdp-xrdp-config ", server, re.MULTILINE)
+    # Of on-failure's causes all but an exit status, which each further start would have, too.
+    assert re.findall(r"^Restart=(.*)$", server, re.MULTILINE) == ["on-abnormal"]
     for what in ("BindsTo", "After"):
         assert re.search(rf"^{what}=synthrdp-server\.service", ready, re.MULTILINE)
 

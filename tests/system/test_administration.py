@@ -238,6 +238,7 @@ def test_broken_configuration(reader: Reader) -> None:
     whole.shell(f"cp {XRDP_INI} /root/good.ini; sed -i '1s/]//' {XRDP_INI}")
     with whole.told_otherwise():
         assert whole.shell.run(f"systemctl restart {SERVER}")[0]
+    assert whole.show(SERVER, "ActiveState") == "failed"        # and not about to try again
     assert "line 1 is neither a section" in " ".join(
         whole.shell.run("synthrdpctl doctor")[1].split())
     assert whole.shell.run(f"systemctl is-active {READY}")[0]
