@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from relaykit import (ACCEPT, DEVICE, OK, REQUEST, SOURCE, TOP, USAGE, Bench, Programs, accept,
-                      recv_all, recv_exact)
+from relaykit import (ACCEPT, DEVICE, HERE, OK, REQUEST, SOURCE, TOP, USAGE, Bench, Programs,
+                      accept, compile_c, recv_all, recv_exact)
 
 NODE = "--device=/dev/synthrdp0"
 UNIX = "--server=unix:/run/server"
@@ -208,6 +208,37 @@ def test_valgrind(bench: Bench) -> None:
     for log in logs:
         usual = "<inherited from parent>|FILE DESCRIPTORS|Open file"
         assert not re.search(rf"^==\d+== (?! *({usual})|$)", log, re.M), log
+
+
+# What it gives up
+
+def test_sockets_that_can_be_had(tmp_path: Path) -> None:
+    """Unix ones, and no way around."""
+    program = compile_c(tmp_path / "cases", HERE / "confine_cases.c", SOURCE / "confine.c")
+    done = run(program)
+    before, after = done.stdout.split("confined\n")
+    refused = "Address family not supported by protocol"
+    assert done.returncode == 0 and before.count(" made\n") == 5, done.stdout
+    assert after.splitlines() == ["unix made", *(f"{kind} {refused}" for kind in (
+        "inet", "inet6", "netlink", "upper half", "io_uring"))]
+
+
+def seccomp(process: int | str) -> str:
+    """How the kernel filters a process' system calls: 0 is not at all, 2 by a program."""
+    found = re.search(r"^Seccomp:\t(\d)$", Path(f"/proc/{process}/status").read_text(), re.M)
+    assert found
+    return found[1]
+
+
+def test_network_is_given_up(bench: Bench) -> None:
+    """By whoever does not need it, before anything comes from the host."""
+    relay, _ = bench.serve(plain=True)
+    assert seccomp(relay.pid) == "2"
+    # In a container there may be a filter already.
+    for server, filtered in ((bench.unix, "2"), ("tcp:127.0.0.1:3389", seccomp("self"))):
+        watcher = bench.run("--watch", f"--server={server}", plain=True)
+        watcher.wait_for("waiting for /dev/synthrdp")
+        assert seccomp(watcher.pid) == filtered
 
 
 # What is installed

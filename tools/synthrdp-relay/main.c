@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
 
+#include "confine.h"
 #include "log.h"
 #include "relay.h"
 #include "server.h"
@@ -87,6 +89,10 @@ int main(int argc, char **argv)
 		log_line(LOG_ERR, "--server=%s: %s", address, wrong);
 		return RELAY_USAGE;
 	}
+	if (server.addresses->any.sa_family == AF_UNIX &&
+	    !confine_to_unix_sockets())
+		log_line(LOG_WARNING, "the network is still open to this process: %s",
+			 strerror(errno));
 	return (int)(watch ? watch_devices(&server, rewrite) :
 			     relay_serve(device, &server, rewrite));
 }
