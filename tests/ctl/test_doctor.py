@@ -357,6 +357,14 @@ def old_xrdp(guest: Guest) -> None:
     (guest.data / "packages").write_text("xrdp 0.9.21.1-1+deb12u3\nxorgxrdp 1:0.9.19-1\n")
 
 
+def disabled_xrdp(guest: Guest) -> None:
+    """By systemctl disable; ours has had it started."""
+    units = guest.data / "units"
+    blocks = [block.replace("static", "disabled") if "Id=xrdp.service\n" in block else block
+              for block in units.read_text().split("\n\n")]
+    units.write_text("\n\n".join(blocks))
+
+
 def half_configured(guest: Guest) -> None:
     """A script of a package has failed."""
     (guest.data / "states").write_text("iF  hv-synthrdp-dkms\nii  synthrdp\nrc  xorgxrdp\n")
@@ -467,6 +475,7 @@ CASES = (
         "cannot connect: Permission denied: let the relay's user connect there")),
          ("Permission denied",), name="log"),
     Case("xrdp-old", old_xrdp, ("drives", "sound")),
+    Case("xrdp-disabled", disabled_xrdp, ("xrdp.service is disabled", "port=tcp://.:3389")),
     Case("xorgxrdp-missing", lambda guest: guest.remove("usr/lib/xorg/modules"),
          ("apt install xorgxrdp",)),
     Case("xorgxrdp-mismatch", mismatch, ("xrdp 0.10.1-3.1 and xorgxrdp 1:0.9.19-1",)),
@@ -542,6 +551,7 @@ ok  the server speaks RDP without TLS
 ok  the server takes sessions
 ok  the relay may connect to the server
 ok  the server does all that the client can
+ok  the ordinary xrdp is meant to run
 ok  xrdp's X server module is installed
 ok  and it fits xrdp and the X server
 ok  users may start an X server

@@ -247,3 +247,16 @@ def xrdp_old(scene: Scene) -> Outcome:
     return Found(f"xrdp {version} does not do everything: the client's drives may stay invisible"
                  " in the session, and Debian 12 has no module for sound.",
                  "Nothing on this release; Debian 13's xrdp 0.10 does both.", (), NOTE)
+
+
+@check("xrdp-disabled", "the ordinary xrdp is meant to run")
+def xrdp_disabled(scene: Scene) -> Outcome:
+    """Its session manager is bound to it, and ours needs that."""
+    ordinary = scene.unit(NEEDED[0])
+    if not scene.status.server.is_own or ordinary.file != "disabled" or \
+            ordinary.active != "active":
+        return None
+    return Found(f"{ordinary.name} is disabled and runs all the same, with its port (3389, mostly):"
+                 " Enhanced Sessions need xrdp-sesman, which does not run without it.",
+                 f"For this machine's own address only: port=tcp://.:3389 in {XRDP_INI}, then"
+                 " systemctl restart xrdp.", (), NOTE)
