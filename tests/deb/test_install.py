@@ -127,3 +127,9 @@ def test_one_version() -> None:
     spec = (kernels.TOP / "rpm/hv-synthrdp.spec").read_text()
     assert re.findall(r"^Version: +(\S+)$", spec, re.MULTILINE) == [debs.version()]
     assert f"- {debs.version()}-1\n" in spec
+
+
+def test_no_made_up_address() -> None:
+    """A user who is sent to a page finds it: none at .invalid, which there never is (RFC 2606)."""
+    for name in ("rpm/hv-synthrdp.spec", "debian/control", "README.md"):
+        assert not re.search(r"https?://\S*\.invalid\b", (kernels.TOP / name).read_text()), name
