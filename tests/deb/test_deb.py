@@ -139,6 +139,21 @@ def test_configuration_is_kept(system: System) -> None:
     assert not place.exists()
 
 
+def test_xrdp_that_comes_later(system: System) -> None:
+    """We are told of it, and of the end of our own installation."""
+    system.install(TOOLS)
+    told = [line.split() for line in system.run("dpkg-query", "--control-show", TOOLS,
+                                                "triggers").stdout.splitlines()
+            if line.startswith("interest")]
+    by_file, by_name = (name for _, name in told)
+    assert {how for how, _ in told} == {"interest-noawait"}     # or xrdp would wait for us
+    assert system.run("dpkg", "-S", by_file).stdout == f"xrdp: {by_file}\n"
+    assert f"dpkg-trigger --no-await {by_name} " in system.run(
+        "dpkg-query", "--control-show", TOOLS, "postinst").stdout
+    assert system.state(TOOLS) == INSTALLED
+    system.dpkg("--purge", TOOLS)
+
+
 def test_module_that_does_not_build(system: System) -> None:
     """dpkg stays whole and says why; once mended, one command is enough."""
     headers = system.root.path / "usr/lib/modules" / system.release / "build"
