@@ -79,6 +79,13 @@ echo SERVER=tcp:localhost:3390 >/etc/synthrdp/relay.conf
 begun
 words relay | grep " --server=tcp:localhost:3390 "
 """,
+    "no server": """
+printf '#!/bin/sh\nexit 1\n' >/usr/sbin/xrdp
+ln -sf /bin/true /usr/bin/sleep
+/etc/init.d/synthrdp start 2>/run/said && exit 1
+grep 'xrdp does not listen at /run/synthrdp/xrdp.sock' /run/said
+enabled 0
+""",
     "broken configuration": """
 echo rubbish >/etc/xrdp/xrdp.ini
 /etc/init.d/synthrdp start && exit 1
