@@ -92,13 +92,17 @@ def table(results: Sequence[Result]) -> str:
 
 
 def moved(old: Sequence[Result], new: Sequence[Result]) -> str:
-    """What differs by more than the repeats of one commit do among themselves."""
+    """What differs by more than the repeats of both commits do among themselves.
+
+    By the sum of both spreads: of some thousand figures, three repeats each, seven or so are then
+    called moved when nothing has changed, and with the larger of them sixty.
+    """
     rows = [["load", "side", "figure", "was", "is", "change"]]
     for load in loads_of(new):
         for side in sides_of(new, load):
             for heading, form, _ in COLUMNS:
                 was, now = (cell(some, side, load, heading) for some in (old, new))
-                noise = max(was.most - was.least, now.most - now.least, 0.005 * was.middle)
+                noise = max(was.most - was.least + now.most - now.least, 0.01 * was.middle)
                 if abs(now.middle - was.middle) > noise:
                     change = f"{now.middle / was.middle - 1:+.1%}" if was.middle else "new"
                     rows.append([load, side, heading, form.format(was.middle),
