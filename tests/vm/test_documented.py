@@ -16,6 +16,7 @@ from lab import CONTROL_FOLDER, Lab
 from streams import HostWriter
 
 CLASS = "/sys/class/synthrdp/synthrdp0"
+PARAMETERS = "/sys/module/hv_synthrdp/parameters"
 EXAMPLES = documents.examples("userspace-api/synthrdp.rst", "c")
 # What every device of every class has.
 EVERYBODYS = {"dev", "device", "power", "subsystem", "uevent"}
@@ -59,6 +60,8 @@ def test_attributes(lab: Lab) -> None:
     assert documents.attributes("sysfs-class-synthrdp") == {
         path.replace("synthrdp0", "synthrdpN") for path in
         (CLASS, *(f"{CLASS}/{name}" for name in there))}
+    assert documents.attributes("sysfs-module-hv_synthrdp") == {
+        f"{PARAMETERS}/{name}" for name in lab.guest.run(names, PARAMETERS)}
     assert [f"{path[:-1]}0" for path in documents.attributes("dev-synthrdp")] == [
         f"/dev/{name}" for name in lab.nodes()]
 
