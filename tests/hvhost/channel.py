@@ -224,14 +224,14 @@ class Channel:
                 self._wait(lambda: bool(self._packets) or self._broken
                            or bool(opening and opening != self.opening),
                            "a packet from the guest", timeout)
-                mine = bool(self._packets) and opening in (0, self._packets[0].opening)
-                if opening and opening != self.opening and not mine:
+                first = self._packets[0].opening if self._packets else 0
+                if opening and (first > opening or not first and opening != self.opening):
                     raise Closed(f"{self.name}: the guest has closed the channel")
                 if not self._packets:
                     raise ChannelError(f"{self.name}: the guest broke its ring")
                 packet = self._packets.popleft()
                 self._consumed += self._auto
-                if mine:
+                if first >= opening:        # or it was left behind by an earlier opening
                     break
             give = self._consumed if self._consumed >= GRANTS // 2 else 0
             self._consumed -= give

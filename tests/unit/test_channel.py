@@ -159,6 +159,21 @@ def test_send_is_meant_for_one_opening() -> None:
         client.send(bytes(65537))
 
 
+def test_recv_of_an_opening_that_is_over() -> None:
+    """Its packets are there, behind those that an earlier one has left."""
+    device = FakeDevice()
+    client = device.client()
+    for _ in range(2):
+        device.opened()
+        device.packet(b"left")
+        device.closed()
+    for _ in range(2):
+        client.wait_closed()
+    assert client.recv(opening=2).opening == 2
+    with pytest.raises(Closed):
+        client.recv(opening=2)
+
+
 def test_recv_of_one_opening_ends_with_it() -> None:
     device = FakeDevice()
     client = device.client()
