@@ -62,7 +62,8 @@ class Player:
         self.packets = 0
         self.rescinded = False
         self.blind = False          # what the guest has said to have read is not to be relied on
-        self.spoilt = False         # the guest's own ring cannot be written to
+        self.spoilt = False         # the guest's own ring cannot be written to, and it has to see
+        self.doubtful = False       # as far as it looks: it may see that and end the session
         self._given = given
         self.racy = given.racy
         self._opening = opened.opening
@@ -204,7 +205,8 @@ class Player:
             self._poke(*self._stored(self._put + at, data))
 
     def _do_field(self, ring: str, name: str, *values: int) -> None:
-        self.blind |= (ring, name) == ("in", "read")
+        self.doubtful |= (ring, name) == ("out", "read")
+        self.blind |= name == "read"
         at = (self._in if ring == "in" else 0) + HEADER[name]
         self._poke(*((at, struct.pack("<I", value % (1 << 32))) for value in values))
 
@@ -218,8 +220,7 @@ class Player:
             demand("the guest fills its ring, and waits for room", time.monotonic() < end)
             time.sleep(0.001)
         if self._given.fills and self._look():
-            self._do_field("out", name, value)
-            self.nudge()
+            self._poke((HEADER[name], struct.pack("<I", value % (1 << 32))), notify=True)
             if value % (1 << 32) >= self._outward:      # the next write ends the session
                 self.spoilt = self.reference.broken = True
 
@@ -359,6 +360,10 @@ class Seat:
 
     def _compare(self, player: Player, got: tuple[str, int, str], said: str) -> None:
         stream = player.reference.stream
+        if player.doubtful and got[0] == "EPROTO":
+            demand(f"what is read before the end is what was sent: {said}", got[1:] == (
+                got[1], hashlib.sha256(stream[:got[1]]).hexdigest()) and got[1] <= len(stream))
+            return
         end = "EPROTO" if player.reference.broken else (
             "EINTR" if self.channel.offered else "end")
         demand(f"reading ends {end} after {len(stream)} bytes ({stream[:40].hex()}...): {said}",
