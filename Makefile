@@ -140,8 +140,8 @@ check-system:
 # With a seed, tests/vm/test_soak.py makes thousands of random sessions; it stands in for
 # test_many.py and test_loads.py, which wait for each release of a device: here that takes
 # seconds.
-# These kernels have neither BPF nor dynamic debug, which test_tracers.py is about, nor
-# inotify, by which the relay watches.
+# These kernels have neither BPF nor dynamic debug, which test_tracers.py is about, and no
+# kexec: test_kexec.py is for Debian's.
 # A guest of each kernel at once: two of them wait for half of the time.
 check-debug:
 	@SYNTHRDP_KERNELS='debug-6.1 debug-sid kcsan' \
@@ -149,8 +149,7 @@ check-debug:
 		$(PYTHON) tests/run -n 3 kunit vm vm/debug_allocations.py \
 		--ignore=vm/test_many.py \
 		--ignore=vm/test_loads.py \
-		--ignore=vm/test_tracers.py \
-		--deselect=vm/test_relay.py::test_watch $(if $(T),-k '$(T)')
+		--ignore=vm/test_tracers.py $(if $(T),-k '$(T)')
 
 # The driver for the kernel, and what the emulated host needs for QEMU, as mails.
 series:

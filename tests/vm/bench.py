@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hvhost import kernels
+from hvhost import kernels, linux
 from hvhost.guest import Guest
 from hvhost.log import Log
 from hvhost.synthrdp import CONTROL, CONTROL_CLASS, DATA_CLASS, SynthRdpHost, data_instance
@@ -24,9 +24,10 @@ CHANNELS = (
 # A module that is given is one for the first kernel, and that is tested.
 GIVEN = os.environ.get("SYNTHRDP_MODULE")
 KERNELS = kernels.NAMES[:1] if GIVEN else kernels.NAMES
-# The oldest and the newest, for what takes long. Those of linux.py have no disks and no kexec.
+# The oldest and the newest, for what takes long. Those of linux.py have no kexec.
 _STOCK = [name for name in KERNELS if name in kernels.SUITES]
 ENDS = tuple(dict.fromkeys(_STOCK[:1] + _STOCK[-1:]))
+SLEEPERS = (*ENDS, *(name for name in KERNELS if name in linux.BUILDS))
 
 
 class Bench:

@@ -13,7 +13,13 @@ from bench import ENDS, KERNELS, Bench
 from lab import Lab
 
 RELAY = Path(__file__).resolve().parents[2] / "tools" / "synthrdp-relay"
-collect_ignore = [] if ENDS else ["test_hibernate.py", "test_kexec.py"]
+collect_ignore = [] if ENDS else ["test_kexec.py"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The random sessions first: they take longest, and all else can be done beside them."""
+    items.sort(key=lambda item: item.path.name != "test_soak.py")
 
 
 @pytest.fixture(scope="session", params=KERNELS)
