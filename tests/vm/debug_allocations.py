@@ -7,6 +7,7 @@ success or an error that its manual names; afterwards everything works as before
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from errno import EFAULT, EINVAL, ENFILE, ENODEV, ENOMEM
@@ -24,6 +25,9 @@ WORK_FAILURES = 60      # more than the work meets from off to ready
 LOAD_FAILURES = 60      # more than the driver's own part of being loaded meets
 TIMEOUT = 600.0
 # The kernel has a word, and for some a stack, for each failure of its own. Only faults are amiss.
+# 6.1 forgets the name of a class that it cannot register: kset_register() leaves it to its caller,
+# __class_register() does not know.
+CLASS_NAME = re.compile(r"kobject_set_name\+.*\n.* __class_register\+")
 MAY_SAY = rf"^(?!.*(?:{kmsg.FATAL.pattern}))"
 
 
@@ -160,6 +164,49 @@ def test_open(lab: Lab) -> None:
     assert user.read(10) == b">"
 
 
+def _open_with_pages(path: str, most: int) -> list[int]:
+    """Runs in the guest: open with no more than 0, 1, ... pages to be had: what it came to."""
+    import os
+
+    def write(attribute: str, value: int) -> None:
+        with open(f"/sys/kernel/debug/fail_page_alloc/{attribute}", "w", encoding="ascii") as file:
+            file.write(str(value))
+
+    def fail_me(value: int) -> None:
+        with open("/proc/thread-self/make-it-fail", "w", encoding="ascii") as file:
+            file.write(str(value))
+
+    armed = {"min-order": 0, "probability": 100, "times": -1, "task-filter": 1}
+    found = []
+    for attribute, value in armed.items():
+        write(attribute, value)
+    for pages in range(most):
+        write("space", pages)
+        fail_me(1)
+        try:
+            file, result = os.open(path, os.O_RDWR), 0
+        except OSError as error:
+            result = -(error.errno or 0)
+        fail_me(0)
+        if not result:
+            os.close(file)
+        found.append(result)
+    for attribute, value in {"min-order": 1, "probability": 0, "task-filter": 0}.items():
+        write(attribute, value)
+    return found
+
+
+def test_open_with_few_pages(lab: Lab) -> None:
+    """One failure makes kvmalloc() look elsewhere; here there is nothing to be had anywhere."""
+    lab.session(1)
+    lab.guest.allow_message(MAY_SAY)
+    lab.guest.run(_fail_any)
+    found = lab.guest.run(_open_with_pages, "/dev/synthrdp0", 120, timeout=TIMEOUT)
+    assert set(found) == {0, -ENOMEM}
+    # The rings alone are 32 pages.
+    assert found.count(-ENOMEM) > 32 and found[-1] == 0
+
+
 def bind_again_and_again(lab: Lab, which: Instance, *parts: str) -> None:
     """Probe fails at each place in turn; the device stays without a driver until it succeeds."""
     instance = str(data_instance(which)) if which != CONTROL else str(CONTROL)
@@ -269,6 +316,7 @@ def test_load(lab: Lab) -> None:
 def test_no_leak(lab: Lab) -> None:
     """After all that, nothing that the driver allocated is lost."""
     lab.guest.allow_message("new suspected memory leaks")      # of others; ours fail below
-    leaks = lab.guest.leaks()
+    leaks = "".join(one for one in re.split("(?=^unreferenced)", lab.guest.leaks(), flags=re.M)
+                    if not CLASS_NAME.search(one))
     # An address without a name is one in a module that has gone: of an earlier load.
     assert "hv_synthrdp" not in leaks and " 0xffffffff" not in leaks, leaks
