@@ -355,6 +355,7 @@ class Guest:
 
     def hibernate(self) -> None:
         """Suspend to disk: QEMU ends. Raises what write(2) says if that fails."""
+        self.allow_message("^done[.]$")     # of "Restarting tasks ...", cut off by other messages
         job = self.start(_write, "/sys/power/state", "disk")
         self.wait_for(lambda: job.done() or not self.vm.alive, HIBERNATE_TIMEOUT,
                       "the end of hibernation")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import ENDS, KERNELS, Bench
+from bench import ENDS, KERNELS, SLEEPERS, Bench
 from lab import Lab
 
 RELAY = Path(__file__).resolve().parents[2] / "tools" / "synthrdp-relay"
-collect_ignore = [] if ENDS else ["test_kexec.py"]
+collect_ignore = ["test_kexec.py"] * (not ENDS) + ["test_hibernate.py"] * (not SLEEPERS)
 
 
 @pytest.hookimpl(trylast=True)
