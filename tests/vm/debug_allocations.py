@@ -65,6 +65,17 @@ def _fail_any() -> None:
             file.write(b"0" if "verbose" in attribute else b"N")
 
 
+def _settle(parts: tuple[str, ...], there: bool, after: str) -> None:
+    """Runs in the guest: wait until all the parts are there, or none."""
+    import os
+    import time
+    end = time.monotonic() + 30             # releases are late on purpose
+    while wrong := [part for part in parts if os.path.lexists(part) != there]:
+        if time.monotonic() > end:
+            raise AssertionError(f"{after}: as for {wrong}, not so")
+        time.sleep(0.01)
+
+
 def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...], last: int,
             most: int) -> list[int]:
     """Runs in the guest: make a call fail at each place in turn, until it meets no failure.
@@ -89,14 +100,6 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
 
     load = functools.partial(insist, 175, data, ctypes.c_ulong(len(data)), b"")     # init_module
     unload = functools.partial(insist, 176, path.encode(), os.O_NONBLOCK)           # delete_module
-
-    def settle(there: bool, after: str) -> None:
-        end = time.monotonic() + 30             # releases are late on purpose
-        while wrong := [part for part in parts if os.path.lexists(part) != there]:
-            if time.monotonic() > end:
-                raise AssertionError(f"{after}: as for {wrong}, not so")
-            time.sleep(0.01)
-
     failing = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
     target = os.open(path, os.O_RDWR if kind == "echo" else os.O_WRONLY
                      ) if kind in ("echo", "bind") else -1
@@ -107,7 +110,7 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
         load()
         first = max(1, (1 << 30) - int(os.pread(failing, 16, 0)) - last)
         unload()
-        settle(False, "unloaded")
+        _settle(parts, False, "unloaded")
     for nth in range(first, first + most):
         os.write(failing, b"%d" % nth)
         try:
@@ -124,7 +127,7 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
         untouched = os.pread(failing, 16, 0).strip() != b"0"
         os.write(failing, b"0")
         found.append(0 if kind == "open" and result >= 0 else result)
-        settle(result >= 0, f"failure {nth} came to {result}")
+        _settle(parts, result >= 0, f"failure {nth} came to {result}")
         if kind == "open" and result >= 0:
             os.close(result)
         if untouched:
@@ -135,7 +138,7 @@ def _inject(kind: str, path: str, data: bytes, undo: str, parts: tuple[str, ...]
             with open(undo, "wb", buffering=0) as file:
                 file.write(data)
         if result >= 0 and kind in ("load", "bind"):
-            settle(False, "taken back")
+            _settle(parts, False, "taken back")
     raise TimeoutError(f"{path}: more than {most} failures")
 
 
