@@ -167,49 +167,6 @@ def test_open(lab: Lab) -> None:
     assert user.read(10) == b">"
 
 
-def _open_with_pages(path: str, most: int) -> list[int]:
-    """Runs in the guest: open with no more than 0, 1, ... pages to be had: what it came to."""
-    import os
-
-    def write(attribute: str, value: int) -> None:
-        with open(f"/sys/kernel/debug/fail_page_alloc/{attribute}", "w", encoding="ascii") as file:
-            file.write(str(value))
-
-    def fail_me(value: int) -> None:
-        with open("/proc/thread-self/make-it-fail", "w", encoding="ascii") as file:
-            file.write(str(value))
-
-    armed = {"min-order": 0, "probability": 100, "times": -1, "task-filter": 1}
-    found = []
-    for attribute, value in armed.items():
-        write(attribute, value)
-    for pages in range(most):
-        write("space", pages)
-        fail_me(1)
-        try:
-            file, result = os.open(path, os.O_RDWR), 0
-        except OSError as error:
-            result = -(error.errno or 0)
-        fail_me(0)
-        if not result:
-            os.close(file)
-        found.append(result)
-    for attribute, value in {"min-order": 1, "probability": 0, "task-filter": 0}.items():
-        write(attribute, value)
-    return found
-
-
-def test_open_with_few_pages(lab: Lab) -> None:
-    """One failure makes kvmalloc() look elsewhere; here there is nothing to be had anywhere."""
-    lab.session(1)
-    lab.guest.allow_message(MAY_SAY)
-    lab.guest.run(_fail_any)
-    found = lab.guest.run(_open_with_pages, "/dev/synthrdp0", 120, timeout=TIMEOUT)
-    assert set(found) == {0, -ENOMEM}
-    # The rings alone are 32 pages.
-    assert found.count(-ENOMEM) > 32 and found[-1] == 0
-
-
 def bind_again_and_again(lab: Lab, which: Instance, *parts: str) -> None:
     """Probe fails at each place in turn; the device stays without a driver until it succeeds."""
     instance = str(data_instance(which)) if which != CONTROL else str(CONTROL)
