@@ -29,6 +29,7 @@ from user import Call, User
 
 TIMEOUT = 60.0          # of anything that a guest that is slow and busy does
 LONG = 300.0            # of unloading, which may wait for releases that are late on purpose
+SOON = 20.0             # seconds; what takes longer will not happen by itself
 FLUSH = 2.5             # seconds; a close(2) that takes longer may have given up
 BULK = 1 << 30          # more than any session lets through
 PLACES: tuple[tuple[Instance, int], ...] = ((1, 0), (2, 1), (3, 2), (4, 3), (STRANGERS[0], 5))
@@ -171,6 +172,7 @@ class Node:
         self.soak, self.which, self.node = soak, which, node
         self.session = soak.lab.session(which, offer=False, announce="never", auto_grant=False)
         self.user = soak.lab.user(soakside)
+        self.unbound = False            # the last time that it was tried
 
     def run(self) -> None:
         """Sessions, as long as there are any."""
@@ -205,6 +207,11 @@ class Node:
         call = self.user.call("soakside.session", plan)
         ends = self.begin(dice, call, plan, script)
         placed = self.end(ends, script) if ends or script.early else 0
+        if script.early and not self.user.wait(call, SOON):
+            # Not bound yet when it was to be unbound, or taken by a module that came anew.
+            assert script.ending == "unbind", "opened what was rescinded"
+            assert not self.unbound or self.soak.loads != loads, "open though it was unbound"
+            channel.rescind(TIMEOUT)
         outcome: Outcome = call.result(TIMEOUT)
         wait_until("the channel is closed", lambda: not channel.opening, TIMEOUT)
         if script.ending == "unbind":
@@ -272,8 +279,10 @@ class Node:
         if script.ending == "rescind":
             self.session.channel.rescind(TIMEOUT)
         else:
+            self.unbound = False
             with suppress(*[OSError] * script.early):   # the module may be away
                 self.user.do("write_text", f"{DRIVER}/unbind", str(data_instance(self.which)))
+                self.unbound = True
         return placed
 
 
