@@ -271,8 +271,6 @@ class Player:
         self._look()
 
     def _do_rescind(self) -> None:
-        if self._given.control:
-            return
         self.rescinded = True
         with contextlib.suppress(OSError):
             self.channel.rescind()
@@ -410,6 +408,10 @@ class Control:
         player = Player(lab.host.control, opened, given)
         player.play()
         expected = Conversation.after(player.reference.packets, player.reference.broken)
+        if player.rescinded:
+            self._offer_again()
+            self._count(player)
+            return "withdrawn"
         try:
             if given.racy:
                 player.nudge()
@@ -422,8 +424,7 @@ class Control:
         except AssertionError as error:
             raise Finding(str(error)) from error
         after = self._end()
-        self._tally.sessions += 1
-        self._tally.packets += player.packets
+        self._count(player)
         if not given.racy:
             counted = {name: after[name] - before[name] for name in after}
             demand(f"sessions and unknown messages are as in {expected}: {counted}",
@@ -450,6 +451,19 @@ class Control:
         while (opened := host.control.wait_opened()).opening != host.control.opening:
             pass                            # earlier ones, that nobody asked for
         return before, opened
+
+    def _count(self, player: Player) -> None:
+        self._tally.sessions += 1
+        self._tally.packets += player.packets
+
+    def _offer_again(self) -> None:
+        """What was withdrawn is gone, and what is offered then works from its beginning."""
+        control = self._lab.host.control
+        control.wait_released(TIMEOUT)
+        control.offer(TIMEOUT)
+        demand("a device for the channel that is offered again", self._user.do(
+            "wait_exists", f"{CONTROL_FOLDER}/enabled", True, TIMEOUT, timeout=2 * TIMEOUT))
+        self._end()
 
     def _end(self) -> dict[str, int]:
         """See that a host that keeps the rules comes to terms: what was counted before."""
