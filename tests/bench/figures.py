@@ -124,6 +124,7 @@ def _brief(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{what} {_brief(one)}" for what, one in value.items())
     if isinstance(value, list):
+        value = flat(value) if isinstance(value[0], list) else value
         return f"median {quantile(value, 0.5):,.1f}, 99 % {quantile(value, 0.99):,.1f}"
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
@@ -131,6 +132,18 @@ def _brief(value: Any) -> str:
 def quantile(values: Sequence[float], part: float) -> float:
     """The value that so many are below."""
     return sorted(values)[min(int(part * len(values)), len(values) - 1)]
+
+
+def flat(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """The times of all rounds."""
+    return [one for each in rounds for one in each]
+
+
+def slower(ours: Sequence[Sequence[float]], other: Sequence[Sequence[float]], part: float) -> str:
+    """The ratio of times that were taken in turn, and of those of each round."""
+    of_all = quantile(flat(ours), part) / quantile(flat(other), part)
+    of_each = [quantile(one, part) / quantile(two, part) for one, two in zip(ours, other)]
+    return f"{of_all:.2f} ({min(of_each):.2f} to {max(of_each):.2f})"
 
 
 # -- goals
@@ -144,8 +157,11 @@ def goals(results: Sequence[Result], found: dict[str, Any]) -> str:
     def value(side: str, load: str, heading: str = "instructions") -> float:
         return cell(results, side, load, heading).middle
 
-    def ratio(one: str, other: str, load: str, heading: str = "instructions") -> str:
-        return f"{value(one, load, heading) / value(other, load, heading):.2f}"
+    def ratio(one: str, other: str, load: str) -> str:
+        """The ratio, and how far the repeats let it be another."""
+        ours, others = (cell(results, side, load, "instructions") for side in (one, other))
+        return (f"{ours.middle / others.middle:.2f} ({ours.least / others.most:.2f} to"
+                f" {ours.most / others.least:.2f})")
 
     # Two loads that differ in wake-ups alone tell what one of them costs.
     load, singly = f"down {BIG}", f"down {BIG}, one by one"
@@ -169,10 +185,13 @@ def goals(results: Sequence[Result], found: dict[str, Any]) -> str:
         rows.append([f"{ours} no more than {other}", "; ".join(more) or "everywhere"])
     rows.append(["round trip at most 1.1 x hv_sock, instructions",
                  ratio("device", "hv_sock", "round trips")])
-    times = found["times"]
+    times, keys = found["times"], found["keystrokes"]
     for part, name in ((0.5, "median"), (0.99, "99 %")):
         rows.append([f"round trip at most 1.1 x hv_sock, time, {name}",
-                     f"{quantile(times['device'], part) / quantile(times['hv_sock'], part):.2f}"])
+                     slower(times["device"], times["hv_sock"], part)])
+        rows += [[f"keystroke under bulk at most 2 x alone, {side}, {name}",
+                  slower(keys[f"{side}, under bulk, us"], keys[f"{side}, alone, us"], part)]
+                 for side in ("device", "hv_sock", "uio", "relay", "uio_relay")]
     for way, signals in (("down", "signals to the guest"), ("up", "signals from the guest")):
         one = found["bulk"][f"device, {way}"]
         rows.append([f"at least 8 packets for a signal in bulk, {way}",

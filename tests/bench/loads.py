@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import mix
 from counts import Counts, difference, instructions
 from sides import Machine, Road
 
 COMMAND: Final = struct.Struct("<IIQ")      # operation, bytes of a write, bytes in all
-DOWN, UP, ECHO = 1, 2, 3
+DOWN, UP, ECHO, MIX, KEYS = 1, 2, 3, 4, 5
 PERIOD: Final = 65536
 MB: Final = 1e6
 READY, GO, DONE = b"ready", b"go", b"done"
@@ -36,15 +37,47 @@ def _pattern() -> bytes:
 PATTERN: Final = _pattern()
 
 
+def pattern(size: int) -> bytes:
+    """What has been sent after so many bytes."""
+    return (PATTERN[:PERIOD] * (size // PERIOD + 1))[:size]
+
+
 @dataclass(frozen=True)
 class Load:
-    """Bytes to move, in packets of one size."""
+    """Bytes to move, in packets of one size or as they were recorded."""
 
     name: str
     operation: int
     size: int
     total: int
     at_once: int = 1 << 30          # packets of a step, if the rings hold as many
+    recorded: tuple[mix.Step, ...] = ()
+
+    def down(self) -> list[int]:
+        """Sizes of the packets to the guest."""
+        if self.recorded:
+            return [step.size for step in self.recorded if step.size > 0]
+        if self.operation == UP:
+            return []
+        return _cut(self.total, self.size)
+
+    def up(self) -> list[int]:
+        """Sizes of the writes that come from the guest."""
+        if self.recorded:
+            return [-step.size for step in self.recorded if step.size < 0]
+        if self.operation == DOWN:
+            return []
+        return _cut(self.total, self.size)
+
+    def command(self, *, timed: bool = False) -> bytes:
+        """What the peer is told."""
+        steps = b"".join(step.packed(timed=timed) for step in self.recorded)
+        return COMMAND.pack(self.operation, self.size, len(steps) or self.total) + steps
+
+
+def _cut(total: int, size: int) -> list[int]:
+    whole, rest = divmod(total, size)
+    return [size] * whole + [rest] * bool(rest)
 
 
 @dataclass(frozen=True)
@@ -87,14 +120,15 @@ class Run:
         self._machine, self._roads, self._load = machine, roads, load
         self._hosted = hosted       # else the guest does it by itself
         self._came = [bytearray() for _ in roads]
-        self._sent = [0 for _ in roads]
+        self._to_send = [load.down() for _ in roads]
+        self._sent = [0 for _ in roads]     # bytes
         self._pids = [pid for road in roads for pid in road.pids]
 
     def measure(self) -> Figures:
         """Do it."""
         load, counters = self._load, self._machine.counters
         for road in self._roads:
-            road.session.write(COMMAND.pack(load.operation, load.size, load.total))
+            road.session.write(load.command())
             if (answer := road.receive(len(READY))) != READY:
                 raise ValueError(f"the peer says {answer!r}")
         slept = self._machine.guest.run(wakeups, self._pids)
@@ -113,19 +147,18 @@ class Run:
         slept = self._machine.guest.run(wakeups, self._pids) - slept
         for came in self._came:
             self._check(came)
-        count = len(self._roads) * (2 if load.operation == ECHO else 1)
+        packets = [*load.down(), *load.up()] * len(self._roads)
 
         def both(name: str) -> int:
             return sum(getattr(new, name) - getattr(old, name) for new, old in zip(later, stats))
         return Figures(
-            load.total * count, count * -(-load.total // load.size), difference(after, before),
-            both("signals_to_guest"), both("signals_from_guest"), both("packets_to_guest"),
-            both("packets_from_guest"), slept)
+            sum(packets), len(packets), difference(after, before), both("signals_to_guest"),
+            both("signals_from_guest"), both("packets_to_guest"), both("packets_from_guest"), slept)
 
     def _steps(self) -> None:
         """Until all is sent and received."""
         vm, idle = self._machine.guest.vm, 0
-        wanted = len(DONE) + (0 if self._load.operation == DOWN else self._load.total)
+        wanted = len(DONE) + sum(self._load.up())
         while any(len(came) < wanted for came in self._came):
             vm.qmp("stop")
             try:
@@ -142,25 +175,22 @@ class Run:
 
     def _exchange(self, number: int) -> bool:
         """Take what a guest has sent, and fill its ring if that is empty."""
-        road, load = self._roads[number], self._load
+        road, sizes = self._roads[number], self._to_send[number]
         news = road.take()
         self._came[number] += news
-        sent, to_send = self._sent[number], 0 if load.operation == UP else load.total
         write, read = road.indices(1)
-        packets = min(load.at_once, road.fits(load.size)) if write == read else 0
-        while sent < to_send and packets:
-            size = min(load.size, to_send - sent)
-            road.session.write(PATTERN[sent % PERIOD:sent % PERIOD + size])
-            sent, packets = sent + size, packets - 1
-        moved = bool(news) or sent != self._sent[number]
-        self._sent[number] = sent
-        return moved
+        packets = min(self._load.at_once, road.fits(sizes)) if write == read else 0
+        for size in sizes[:packets]:
+            at = self._sent[number] % PERIOD
+            road.session.write(PATTERN[at:at + size])
+            self._sent[number] += size
+        del sizes[:packets]
+        return bool(news) or packets > 0
 
     def _check(self, came: bytes) -> None:
         """Every byte."""
         body, done = came[:-len(DONE)], came[-len(DONE):]
-        whole = PATTERN[:PERIOD] * (len(body) // PERIOD + 1)
-        if done != DONE or body != whole[:len(body)]:
+        if done != DONE or body != pattern(len(body)):
             raise ValueError(f"{self._load.name}: wrong bytes came from the guest")
 
 
@@ -172,6 +202,12 @@ SIZES: Final = (100, 1024, 8192, 16384)
 ROUND_TRIPS: Final = 200
 MOST_PACKETS: Final = 4000              # of one load
 ONE_BY_ONE: Final = "down 16384, one by one"        # tells what a wake-up costs
+DESKTOP: Final = "desktop"                          # as fast as it goes
+
+
+def desktop() -> Load:
+    """The recorded session."""
+    return Load(DESKTOP, MIX, 0, 0, recorded=mix.load())
 
 
 def loads(side: str) -> list[Load]:
@@ -182,5 +218,5 @@ def loads(side: str) -> list[Load]:
         found += [Load(f"down {size}", DOWN, size, total), Load(f"up {size}", UP, size, total),
                   Load(f"both {size}", ECHO, size, total // 2)]
     if side not in BOUNDS:
-        found.append(Load(ONE_BY_ONE, DOWN, SIZES[-1], 500_000, at_once=1))
+        found += [Load(ONE_BY_ONE, DOWN, SIZES[-1], 500_000, at_once=1), desktop()]
     return found[side == "copies":]     # which has nobody to go to and come back from

@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
+import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from counts import difference, instructions
 from hvhost.cache import say
-from loads import DONE, DOWN, ECHO, GO, PATTERN, PERIOD, READY, UP, COMMAND, Load, Run, wakeups
-from sides import ACCEPTED, REQUEST, SESSIONS, Machine, Road, wait_exists
+from loads import (DONE, DOWN, ECHO, GO, KEYS, PATTERN, PERIOD, READY, UP, Load, Run, desktop,
+                   pattern, wakeups)
+from sides import (ACCEPTED, RELAY, REQUEST, SESSIONS, Machine, Road, build_relay, run,
+                   wait_exists)
 
 IDLE: Final = 60.0              # seconds
 MANY: Final = 100               # data channels on one guest
@@ -22,6 +28,12 @@ TRIPS: Final = 300
 ROUNDS: Final = 3               # of all roads in turn
 BULK: Final = 8_000_000
 CYCLES: Final = 50
+CALLS: Final = 20_000
+KEY: Final = 64                 # bytes of a keystroke, and of the answer
+STROKES: Final = 100
+BETWEEN: Final = 0.01           # seconds from an answer to the next key
+ANSWER: Final = struct.Struct("<II")    # begins an answer, and each write beside: is it one, size
+TIMED: Final = ("device", "hv_sock", "uio", "relay", "uio_relay")
 
 Found = dict[str, Any]
 
@@ -31,7 +43,8 @@ def measures(kernel: str, module: Path, programs: dict[str, bytes]) -> Found:
     found: Found = {}
     machine = Machine(kernel, module, programs)
     try:
-        for measure in (memory, beginnings, rest, beside, times, bulk, sizes):
+        for measure in (memory, beginnings, rest, beside, times, keystrokes, bulk, recorded,
+                        call, sizes):
             say(f"{measure.__doc__}")
             found[measure.__name__] = measure(machine)
     finally:
@@ -78,12 +91,20 @@ def many(machine: Machine) -> Found:
 
 # -- rest
 
+def interrupts_of_bus() -> int:
+    """Runs in the guest: interrupts that VMBus has had."""
+    with open("/proc/interrupts", encoding="ascii") as file:
+        return sum(int(word) for line in file if line.lstrip().startswith("HYP:")
+                   for word in line.split()[1:] if word.isdigit())
+
+
 def rest(machine: Machine) -> Found:
     """a minute of rest, without a session and with one"""
     def quiet() -> dict[str, int]:
-        before = machine.counters.settled()
+        bus, before = machine.guest.run(interrupts_of_bus), machine.counters.settled()
         time.sleep(IDLE)
-        return difference(machine.counters.settled(), before)
+        found = difference(machine.counters.settled(), before)
+        return found | {"of the bus": machine.guest.run(interrupts_of_bus) - bus}
 
     without = quiet()
     with machine.relay() as road:
@@ -148,22 +169,44 @@ def memory(machine: Machine) -> Found:
             "KiB of a node": nodes / SESSIONS, "KiB of the relay": relay}
 
 
+def ask_often(times: int) -> None:
+    """Runs in the guest: system calls that do next to nothing."""
+    for _ in range(times):
+        os.getppid()
+
+
+def call(machine: Machine) -> Found:
+    """a system call by itself: what io_uring could save of each"""
+    before = machine.counters.settled()
+    machine.guest.run(ask_often, 1)
+    between = machine.counters.settled()
+    machine.guest.run(ask_often, CALLS + 1)
+    after = machine.counters.settled()
+    spent = [instructions(difference(late, early), "kernel")
+             for late, early in ((after, between), (between, before))]
+    return {"instructions of the kernel": (spent[0] - spent[1]) / CALLS}
+
+
 def sizes(machine: Machine) -> Found:
     """size of code"""
-    return {"bytes of the module": machine.guest.run(module_size),
-            "bytes of the relay, linked statically":
-                machine.guest.run(os_size, "/run/synthrdp-relay")}
+    assert machine.guest.module
+    with tempfile.TemporaryDirectory() as folder:
+        build_relay(RELAY, Path(folder))
+        return {"bytes of the module": _sections(machine.guest.module),
+                "bytes of the relay": _sections(Path(folder, "synthrdp-relay")),
+                "bytes of the module, loaded": machine.guest.run(module_size)}
+
+
+def _sections(file: Path) -> dict[str, int]:
+    """By kind, as size(1) counts them."""
+    kinds, sizes_of = (line.split()[:3] for line in run("size", str(file)).splitlines())
+    return dict(zip(kinds, map(int, sizes_of)))
 
 
 def module_size() -> int:
     """Runs in the guest."""
     with open("/proc/modules", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("hv_synthrdp "))
-
-
-def os_size(path: str) -> int:
-    """Runs in the guest."""
-    return os.stat(path).st_size
 
 
 # -- beginnings
@@ -205,6 +248,7 @@ def beginnings(machine: Machine) -> Found:
         found["open and close, ms"] = 1e3 * seconds
     with machine.watching() as session_of:
         parts: list[tuple[float, float]] = []
+        started = machine.log.now()
         for turn in range(20):
             begin = machine.log.now()
             with session_of(turn % SESSIONS + 1) as session:
@@ -213,6 +257,7 @@ def beginnings(machine: Machine) -> Found:
                 if (answer := session.read_exact(len(ACCEPTED))) != ACCEPTED:
                     raise ValueError(f"the server says {answer.hex()}")
                 parts.append((1e3 * (opened - begin), 1e3 * (machine.log.now() - opened)))
+    found["sessions in a second"] = len(parts) / (machine.log.now() - started)
     found["offer to open, ms"] = sorted(opening for opening, _ in parts)
     found["open to answer, ms"] = sorted(answering for _, answering in parts)
     return found
@@ -222,24 +267,25 @@ def beginnings(machine: Machine) -> Found:
 
 def times(machine: Machine) -> Found:
     """round trips by the clock, of all roads in turn"""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[list[int]]] = {}
     for _ in range(ROUNDS):
-        for side in ("device", "hv_sock", "uio", "relay", "uio_relay"):
+        for side in TIMED:
             with getattr(machine, side)() as road:
-                found.setdefault(side, []).extend(_trips(road))
-    return {side: sorted(round(1e6 * one) for one in each) for side, each in found.items()}
+                found.setdefault(side, []).append(
+                    sorted(round(1e6 * one) for one in _trips(road)))
+    return found
 
 
-def _begin(road: Road, operation: int, size: int, total: int) -> None:
-    road.session.write(COMMAND.pack(operation, size, total))
+def _begin(road: Road, load: Load, *, auto_grant: bool = True) -> None:
+    road.session.write(load.command(timed=True))
     if (answer := road.receive(len(READY))) != READY:
         raise ValueError(f"the peer says {answer!r}")
-    road.session.channel.auto_grant(True)
+    road.session.channel.auto_grant(auto_grant)
     road.session.write(GO)
 
 
 def _trips(road: Road) -> list[float]:
-    _begin(road, ECHO, 64, 64 * TRIPS)
+    _begin(road, Load("trips", ECHO, 64, 64 * TRIPS))
     found = []
     for _ in range(TRIPS):
         begin = time.perf_counter()
@@ -250,6 +296,80 @@ def _trips(road: Road) -> list[float]:
     return found
 
 
+def keystrokes(machine: Machine) -> Found:
+    """keys and their answers by the clock, without and with all that fits beside them"""
+    found: dict[str, list[list[float]]] = {}
+    for _ in range(ROUNDS):
+        for side in TIMED:
+            for name, size in (("alone", 0), ("under bulk", 16384)):
+                with getattr(machine, side)() as road:
+                    times, ahead = map(sorted, zip(*_strokes(road, size)))
+                found.setdefault(f"{side}, {name}, us", []).append(times)
+                if size:
+                    found.setdefault(f"{side}, KiB before the answer", []).append(ahead)
+    return found
+
+
+def _strokes(road: Road, size: int) -> Iterator[tuple[int, float]]:
+    """Of each key: the time until its answer, and how much else came in between."""
+    _begin(road, Load("keys", KEYS, size, KEY * STROKES), auto_grant=False)
+    held = bytearray()
+
+    def record() -> tuple[int, int]:
+        """The next from the guest. Its ring is all that packets wait in."""
+        while len(held) < ANSWER.size or len(held) < ANSWER.unpack_from(held)[1]:
+            if not road.session.channel.granted:
+                road.session.channel.grant(1)
+            held.extend(road.session.read_packet())
+        is_key, length = ANSWER.unpack_from(held)
+        del held[:length]
+        return is_key, length
+
+    for _ in range(STROKES):
+        until = time.perf_counter() + BETWEEN
+        while size and time.perf_counter() < until:
+            if record()[0]:
+                raise ValueError("an answer came without a key")
+        begin, ahead = time.perf_counter(), 0
+        road.session.write(ANSWER.pack(1, KEY).ljust(KEY))
+        while not (came := record())[0]:
+            ahead += came[1]
+        yield round(1e6 * (time.perf_counter() - begin)), ahead / 1024
+
+
+def recorded(machine: Machine) -> Found:
+    """the recorded desktop session, each packet at its time"""
+    return {side: _replayed(machine, side) for side in TIMED}
+
+
+def _replayed(machine: Machine, side: str) -> dict[str, int]:
+    """What it takes a guest."""
+    load = desktop()
+    with getattr(machine, side)() as road, ThreadPoolExecutor(1) as other:
+        slept, stats = machine.guest.run(wakeups, road.pids), road.session.channel.stats()
+        before = machine.counters.settled()
+        _begin(road, load)
+        came = other.submit(road.session.read_exact, sum(load.up()) + len(DONE), timeout=600.0)
+        begin, sent = time.monotonic(), 0
+        for step in load.recorded:
+            if step.size > 0:
+                time.sleep(max(begin + step.ms / 1e3 - time.monotonic(), 0))
+                at = sent % PERIOD
+                road.session.write(PATTERN[at:at + step.size])
+                sent += step.size
+        data = came.result()
+        counts = difference(machine.counters.settled(), before)
+        later = road.session.channel.stats()
+        slept = machine.guest.run(wakeups, road.pids) - slept
+    if data != pattern(len(data) - len(DONE)) + DONE:
+        raise ValueError("wrong bytes came from the guest")
+    return {"instructions": instructions(counts), "calls": counts["syscalls"], "sleeps": slept,
+            "hypercalls": counts["hypercalls"],
+            "signals in": later.signals_to_guest - stats.signals_to_guest,
+            "signals out": later.signals_from_guest - stats.signals_from_guest,
+            "packets out": later.packets_from_guest - stats.packets_from_guest}
+
+
 def bulk(machine: Machine) -> Found:
     """packets and signals when both ends go as fast as they can"""
     found: Found = {}
@@ -258,14 +378,14 @@ def bulk(machine: Machine) -> Found:
             with getattr(machine, side)() as road:
                 chan = road.session.channel
                 before, begin = chan.stats(), time.perf_counter()
-                _begin(road, operation, 16384, BULK)
+                _begin(road, Load(name, operation, 16384, BULK))
                 for at in range(0, BULK if operation == DOWN else 0, 16384):
                     size = min(16384, BULK - at)
                     road.session.write(PATTERN[at % PERIOD:at % PERIOD + size])
                 came = road.session.read_exact(BULK if operation == UP else 0)
                 road.session.read_exact(len(DONE))
                 seconds, after = time.perf_counter() - begin, chan.stats()
-                if came != (PATTERN[:PERIOD] * (len(came) // PERIOD + 1))[:len(came)]:
+                if came != pattern(len(came)):
                     raise ValueError("wrong bytes came from the guest")
             found[f"{side}, {name}"] = {
                 "MB/s": BULK / 1e6 / seconds,

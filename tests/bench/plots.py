@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from figures import Result, cell
+from figures import Result, cell, flat
 from loads import SIDES, SIZES
 
 # Where plots are drawn it is installed; where this is checked it need not be.
@@ -61,10 +61,11 @@ def by_sessions(beside: dict[str, dict[str, float]], path: Path) -> None:
     _save(figure, path)
 
 
-def distributions(times: dict[str, list[int]], path: Path) -> None:
+def distributions(times: dict[str, list[list[float]]], path: Path) -> None:
     """Round trips of 64 bytes by the clock."""
     figure, axis = pyplot.subplots(figsize=(6, 4))
-    for side, each in times.items():
+    for side, rounds in times.items():
+        each = sorted(flat(rounds))
         axis.plot(each, [(at + 1) / len(each) for at in range(len(each))],
                   STYLE[side].replace("o", "").replace("s", ""), label=side)
     axis.set(xlabel="µs for a round trip of 64 bytes", ylabel="part of the round trips",

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from hvhost.synthrdp import (CONTROL, CONTROL_CLASS, DATA_CLASS, Session, SynthR
 from hvhost.vm import NAMED_PIPE, ChannelSpec
 
 HERE: Final = Path(__file__).resolve().parent
+RELAY: Final = HERE.parents[1] / "tools" / "synthrdp-relay"
 PROGRAMS: Final = {"peer": ("peer.c", "stream.c", "bounds.c", "uio.c"),
                    "uio_relay": ("uio_relay.c", "stream.c", "uio.c")}
 REQUEST: Final = bytes.fromhex("030000130ee000000000000100080000000000")
@@ -49,18 +50,24 @@ TIMEOUT: Final = 60.0
 def build_programs(relay: Path, folder: Path) -> dict[str, bytes]:
     """The programs that run in the guest, each with its libc in it."""
     for name, sources in PROGRAMS.items():
-        _run("gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-s", "-static", "-Wall", "-Wextra",
-             "-Werror", "-o", str(folder / name), *(str(HERE / "guest" / one) for one in sources))
-    _run("make", "-s", "-C", str(relay), f"O={folder}", "HARDENING=", "LDFLAGS=-static",
-         "CFLAGS=-O2 -s")
+        run("gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-s", "-static", "-Wall", "-Wextra",
+            "-Werror", "-o", str(folder / name), *(str(HERE / "guest" / one) for one in sources))
+    build_relay(relay, folder, "HARDENING=", "LDFLAGS=-static", "CFLAGS=-O2 -s")
     return {name: (folder / name).read_bytes() for name in (*PROGRAMS, "synthrdp-relay")}
 
 
-def _run(*argv: str) -> None:
+def build_relay(relay: Path, folder: Path, *settings: str) -> None:
+    """The relay from the sources in one folder, in another."""
+    run("make", "-s", "-C", str(relay), f"O={folder}", *settings)
+
+
+def run(*argv: str) -> str:
+    """What a program prints, which must succeed."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise PrepareError(f"{argv[0]} failed: {done.stdout}")
+    return done.stdout
 
 
 # -- in the guest
@@ -133,9 +140,15 @@ class Road:
             count += 1
         return count
 
-    def fits(self, size: int) -> int:
-        """Packets of this size that the empty ring to the guest holds."""
-        return (self._sizes[1] - 1) // (16 + -(-(8 + size) // 8) * 8 + 8)
+    def fits(self, sizes: Iterable[int]) -> int:
+        """How many of these packets, from the first on, the empty ring to the guest holds."""
+        room, count = self._sizes[1] - 1, 0
+        for size in sizes:
+            room -= 16 + -(-(8 + size) // 8) * 8 + 8
+            if room < 0:
+                break
+            count += 1
+        return count
 
     def take(self) -> bytes:
         """All that the guest has sent.

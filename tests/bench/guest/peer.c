@@ -11,7 +11,7 @@
  *	peer unix-answer:PATH	relays come here, one after the other, for an answer only
  *
  * It first answers an X.224 connection request, as the relay demands of a server.
- * The last two take the commands from a node, but not the data.
+ * copies and pair take the commands from a node, but not the data.
  */
 #include <fcntl.h>
 #include <linux/types.h>
@@ -19,18 +19,33 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "stream.h"
 
 #define PERIOD	65536		/* of the pattern that is sent */
 
-enum { DOWN = 1, UP, ECHO };
+#define KEY	64		/* bytes of a keystroke, and of the answer */
+
+enum { DOWN = 1, UP, ECHO, MIX, KEYS };
 
 struct command {
 	__u32 op;
 	__u32 chunk;		/* bytes of a write */
-	__u64 bytes;
+	__u64 bytes;		/* MIX: of the steps that follow; KEYS: of keys */
+};
+
+/* Of a recorded session */
+struct step {
+	__u32 ms;		/* after the beginning */
+	__s32 size;		/* sent by the host, or -size to it */
+};
+
+/* What begins an answer to a key, and a write beside them */
+struct record {
+	__u32 is_key;
+	__u32 size;
 };
 
 static const unsigned char accepted[] = {
@@ -92,6 +107,60 @@ static void echo(struct stream *data, __u64 bytes)
 	}
 }
 
+static void sleep_until(struct timespec start, __u32 ms)
+{
+	start.tv_sec += ms / 1000;
+	start.tv_nsec += ms % 1000 * 1000000;
+	if (start.tv_nsec >= 1000000000) {
+		start.tv_sec++;
+		start.tv_nsec -= 1000000000;
+	}
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &start, NULL);
+}
+
+static void mix(struct stream *data, const struct step *steps, size_t count)
+{
+	struct timespec start;
+	ssize_t got, ahead = 0;		/* read, of what is not yet due */
+	size_t at = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (; count; count--, steps++) {
+		if (steps->size < 0) {
+			if (steps->ms)
+				sleep_until(start, steps->ms);
+			stream_write_all(data, pattern + at % PERIOD,
+					 -steps->size);
+			at += -steps->size;
+			continue;
+		}
+		for (; ahead < steps->size; ahead += got) {
+			got = data->read(data, buffer, sizeof(buffer));
+			if (got <= 0)
+				die("mix");
+		}
+		ahead -= steps->size;
+	}
+}
+
+/* Answers keys, and writes as much as it can besides, as long as none waits. */
+static void keys(struct stream *data, __u64 bytes, size_t chunk)
+{
+	static unsigned char bulk[STREAM_BUFFER];
+	const struct record record = { .size = chunk };
+
+	memcpy(bulk, &record, sizeof(record));
+	while (bytes) {
+		if (chunk && !data->readable(data)) {
+			stream_write_all(data, bulk, chunk);
+			continue;
+		}
+		stream_read_all(data, buffer, KEY);
+		stream_write_all(data, buffer, KEY);
+		bytes -= KEY;
+	}
+}
+
 static void open_side(struct stream *stream, const char *side)
 {
 	const char *name = strchr(side, ':');
@@ -131,6 +200,7 @@ int main(int argc, char **argv)
 {
 	struct stream commands, data;
 	struct command command;
+	struct step *steps = NULL;
 	const char *side;
 
 	if (argc != 2)
@@ -153,6 +223,12 @@ int main(int argc, char **argv)
 			stream_of_pair(&data, command.chunk,
 				       command.op == UP ? 0 : command.bytes,
 				       command.op == DOWN ? 0 : command.bytes);
+		if (command.op == MIX) {
+			steps = realloc(steps, command.bytes);
+			if (!steps)
+				die("realloc");
+			stream_read_all(&commands, steps, command.bytes);
+		}
 		/* Everything is at hand: what comes now is measured. */
 		stream_write_all(&commands, "ready", 5);
 		stream_read_all(&commands, buffer, 2);
@@ -167,6 +243,12 @@ int main(int argc, char **argv)
 			break;
 		case ECHO:
 			echo(&data, command.bytes);
+			break;
+		case MIX:
+			mix(&data, steps, command.bytes / sizeof(*steps));
+			break;
+		case KEYS:
+			keys(&data, command.bytes, command.chunk);
 			break;
 		}
 		stream_write_all(&commands, "done", 4);

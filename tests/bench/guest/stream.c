@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "stream.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +32,18 @@ static ssize_t file_write(struct stream *stream, const void *data, size_t size)
 	return write(stream->fd, data, size);
 }
 
+static bool file_readable(struct stream *stream)
+{
+	struct pollfd fd = { .fd = stream->fd, .events = POLLIN };
+
+	return poll(&fd, 1, 0) > 0;
+}
+
 void stream_of_file(struct stream *stream, int fd)
 {
 	*stream = (struct stream){
-		.read = file_read, .write = file_write, .fd = fd,
+		.read = file_read, .write = file_write,
+		.readable = file_readable, .fd = fd,
 	};
 }
 

@@ -5,6 +5,7 @@
 #ifndef BENCH_STREAM_H
 #define BENCH_STREAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -15,6 +16,8 @@ struct stream {
 	/* Both sleep until something can be done, and then do what they can. */
 	ssize_t (*read)(struct stream *stream, void *data, size_t size);
 	ssize_t (*write)(struct stream *stream, const void *data, size_t size);
+	/* Whether read would not sleep; a file or rings. */
+	bool (*readable)(struct stream *stream);
 	int fd;
 	struct rings *rings;
 };

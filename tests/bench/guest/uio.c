@@ -307,10 +307,18 @@ static ssize_t stream_write(struct stream *stream, const void *data,
 	return put;
 }
 
+static bool stream_readable(struct stream *stream)
+{
+	const struct rings *rings = stream->rings;
+
+	return rings->left || rings->next != look(&rings->in, WRITE);
+}
+
 void stream_of_rings(struct stream *stream, const char *path)
 {
 	*stream = (struct stream){
-		.read = stream_read, .write = stream_write, .fd = -1,
+		.read = stream_read, .write = stream_write,
+		.readable = stream_readable, .fd = -1,
 		.rings = rings_open(path),
 	};
 }
