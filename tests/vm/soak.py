@@ -113,6 +113,7 @@ class Soak:
 
     def __init__(self, lab: Lab, seed: int, sessions: int) -> None:
         self.lab, self.seed, self._left = lab, seed, sessions
+        self._taken = 0
         self.gate = Gate()
         self.loads = 0                  # odd: the module is not there, or not yet
         self.counts: Counter[str] = Counter()
@@ -126,10 +127,11 @@ class Soak:
             if self.over.is_set() or not self._left:
                 return 0
             self._left -= 1
-            return self._left + 1
+            self._taken += 1
+            return self._taken
 
     def put_back(self) -> None:
-        """A session did not come to pass."""
+        """A session did not come to pass: another one takes its place, not the same again."""
         with self._lock:
             self._left += 1
 
