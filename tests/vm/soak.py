@@ -281,10 +281,12 @@ class Node:
         if script.ending == "rescind":
             self.session.channel.rescind(TIMEOUT)
         else:
-            self.unbound = False
-            with suppress(*[OSError] * script.early):   # the module may be away
+            try:
                 self.user.do("write_text", f"{DRIVER}/unbind", str(data_instance(self.which)))
                 self.unbound = True
+            except OSError:     # the module may be away, unless a session holds it
+                assert script.early or not self.session.channel.opening
+                self.unbound = False
         return placed
 
 
