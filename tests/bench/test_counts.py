@@ -34,8 +34,8 @@ MOST: dict[tuple[str, str], dict[str, float]] = {
                                "sleeps": 21, "signals in": 21, "hypercalls": 0.5},
     ("device", "both 16384"): {"instructions": 0.74, "copies": 2.01, "calls": 22, "sleeps": 11,
                                "signals in": 11},
-    ("device", "desktop"): {"instructions": 0.55, "copies": 2.07, "calls": 730, "sleeps": 20,
-                            "signals in": 21},
+    # How often its reader finds the ring empty depends on which of the two ends is faster.
+    ("device", "desktop"): {"instructions": 0.55, "copies": 2.07, "calls": 730},
     ("relay", "round trips"): {"instructions": 2.35, "calls": 8.05, "sleeps": 3.05,
                                "signals in": 1.01, "hypercalls": 1.0},
     ("relay", "down 1024"): {"instructions": 0.82, "copies": 4.02, "calls": 88, "sleeps": 51,
