@@ -15,7 +15,8 @@ PACKAGES = (
     "python3-flake8", "python3-gssapi", "python3-jsonschema", "python3-pytest",
     "python3-typeshed", "shellcheck", "systemd", "udev",
     "coccinelle", "libpython3.13",      # which it wants for the kernel's semantic patches
-    f"gcc-{CROSS}", "flex", "bison", "bc")      # a kernel tree for another machine
+    f"gcc-{CROSS}", "flex", "bison", "bc",      # a kernel tree for another machine
+    "clang", "llvm", "lld", "libelf-dev", "sparse")     # and by another compiler
 
 
 @functools.lru_cache(maxsize=None)
