@@ -319,8 +319,7 @@ class Seat:
         said = f"reading ended {end} after {count} bytes ({head[:40].hex()}...), writing {wrote}"
         demand(f"writing ends in a way that is documented: {said}", wrote in WRITE_ENDS)
         if player.spoilt:
-            demand(f"a spoilt ring is not written to: {said}",
-                   wrote == "EPROTO" or (wrote == "ENODEV" and not channel.offered))
+            demand(f"a spoilt ring is not written to: {said}", wrote == "EPROTO")
         if end in NOT_OPENED:           # withdrawn before it could be opened
             demand("the host has withdrawn the channel", not channel.offered)
         elif given.racy:
@@ -343,11 +342,11 @@ class Seat:
             self._tally.longest = max(self._tally.longest, time.monotonic() - began)
 
     def _end(self, player: Player, call: Call) -> None:
-        """Have the user close, unless the session is over; or the host, if it cannot be seen when
-        everything is read."""
+        """Have the user close, unless the session is over or will be when the guest has read on; or
+        the host, if it cannot be seen when everything is read."""
         if player.rescinded:
             self.channel.wait_released(TIMEOUT)
-        elif player.blind and not player.racy:
+        elif player.blind and not player.racy and not player.reference.broken:
             self._session.end(TIMEOUT)
         else:
             player.settle()
