@@ -413,6 +413,12 @@ static void rx_each_size(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic64_read(&fake->counters.rx_malformed), 0);
 }
 
+/*
+ * Each of 16,384 packets by each of as many reads would be more than a terabyte
+ * to copy. What a copy depends on is what is left of the packet and of the
+ * buffer: hence all pairs of small ones, and of those next to where something
+ * changes (a word, a page, the largest packet). The next test has each read.
+ */
 static void rx_each_size_in_pieces(struct kunit *test)
 {
 	static const u32 sizes[] = { 1, 2, 3, 7, 8, 9, 63, 64, 4095, 4096, 4097,
