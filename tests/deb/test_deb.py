@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -154,24 +155,48 @@ def test_xrdp_that_comes_later(system: System) -> None:
     system.dpkg("--purge", TOOLS)
 
 
-def test_module_that_does_not_build(system: System) -> None:
-    """dpkg stays whole and says why; once mended, one command is enough."""
+@contextmanager
+def other_headers(system: System, config: str) -> Iterator[None]:
+    """Instead of the kernel's own: those of a kernel for which nothing can be built."""
     headers = system.root.path / "usr/lib/modules" / system.release / "build"
     hidden = headers.readlink()
     headers.unlink()
-    headers.mkdir()
-    (headers / "include").mkdir()
-    (headers / ".config").write_text("CONFIG_HYPERV=m\n")
+    (headers / "include").mkdir(parents=True)
+    (headers / ".config").write_text(config)
     (headers / "Makefile").write_text("modules:\n\t@echo 'no such compiler' >&2; exit 1\n")
-    said = system.install(MODULE)
-    assert "the module was not built" in said
-    assert system.state(MODULE) == INSTALLED
-    log = re.search(r"/var/lib/dkms/\S*make\.log", said)
-    assert log and "no such compiler" in (system.root.path / log[0].lstrip("/")).read_text()
-    assert system.modules() == []
-    cache.remove(headers)
-    headers.symlink_to(hidden)
+    try:
+        yield
+    finally:
+        cache.remove(headers)
+        headers.symlink_to(hidden)
+
+
+def see_mended(system: System) -> None:
+    """One command is enough."""
     again = system.run("dpkg-reconfigure", MODULE)
     assert again.returncode == 0, again.stdout
     assert len(system.modules()) == 1
     system.dpkg("--purge", MODULE)
+
+
+def test_module_that_does_not_build(system: System) -> None:
+    """dpkg stays whole and says why."""
+    with other_headers(system, "CONFIG_HYPERV=m\n"):
+        said = system.install(MODULE)
+        assert "the module was not built" in said
+        assert system.state(MODULE) == INSTALLED
+        log = re.search(r"/var/lib/dkms/\S*make\.log", said)
+        assert log and "no such compiler" in (system.root.path / log[0].lstrip("/")).read_text()
+        assert system.modules() == []
+    see_mended(system)
+
+
+def test_kernel_that_is_excluded(system: System) -> None:
+    """It has no VMBus: that is said, nothing is tried to be built, and nothing fails."""
+    with other_headers(system, "# CONFIG_HYPERV is not set\n"):
+        said = " ".join(system.install(MODULE).split())
+        assert "BUILD_EXCLUSIVE directive which does not match this kernel" in said
+        assert "no such compiler" not in said and "the module was not built" not in said
+        assert system.state(MODULE) == INSTALLED
+        assert system.modules() == []
+    see_mended(system)
