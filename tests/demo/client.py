@@ -52,8 +52,8 @@ class Picture:
             found += pixels.count(pixel) + pixels.count(pixel | 0xFF000000)
         return found / ((right - left) * len(rows))
 
-    def png(self) -> bytes:
-        """The picture as a PNG file."""
+    def png(self, comment: str) -> bytes:
+        """The picture as a PNG file, with a word on where it comes from."""
         def chunk(kind: bytes, data: bytes) -> bytes:
             return (struct.pack(">I", len(data)) + kind + data
                     + struct.pack(">I", zlib.crc32(kind + data)))
@@ -65,6 +65,7 @@ class Picture:
             raw += b"\0" + line
         return (b"\x89PNG\r\n\x1a\n"
                 + chunk(b"IHDR", struct.pack(">IIBBBBB", self.width, self.height, 8, 2, 0, 0, 0))
+                + chunk(b"tEXt", b"Comment\0" + comment.encode("latin-1"))
                 + chunk(b"IDAT", zlib.compress(bytes(raw), 9)) + chunk(b"IEND", b""))
 
 

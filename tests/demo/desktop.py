@@ -43,8 +43,8 @@ def nonce_and_colour() -> tuple[str, str]:
             return nonce, colour
 
 
-def use(machine: Machine, screen: Screen, client: Client, vmms: Vmms) -> Picture:
-    """Log in, type, and look; the picture that proves it."""
+def use(machine: Machine, screen: Screen, client: Client, vmms: Vmms) -> tuple[Picture, str]:
+    """Log in, type, and look; the picture that proves it, and what was typed."""
     def check() -> None:
         if ended := [seen.ended for seen in vmms.connections if seen.ended]:
             raise DesktopError(f"the host sent the client away: {ended[-1]}")
@@ -67,4 +67,4 @@ def use(machine: Machine, screen: Screen, client: Client, vmms: Vmms) -> Picture
         raise DesktopError(f"the picture is not of the colour #{colour} any more")
     if not 0.3 < picture.share("000000", TEXT) < 0.97:
         raise DesktopError("there is no text in the terminal")
-    return picture
+    return picture, nonce
