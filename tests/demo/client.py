@@ -15,7 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from hvhost.roots import Root
+
 WIDTH, HEIGHT = 1024, 768
+NAMES = ("xfreerdp", "xfreerdp3")               # FreeRDP 2 of Debian 12, FreeRDP 3 of Debian 13
+HOME = Path("/mnt/home")                        # in a root
 
 
 class ClientError(Exception):
@@ -70,10 +74,13 @@ class Picture:
 
 
 class Screen:
-    """An X server without a monitor, and programs on it."""
+    """An X server without a monitor, and programs on it. FreeRDP's home is the directory; it is
+    this machine's, or FreeRDP 3 in a root that has it.
+    """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, root: Root | None = None) -> None:
+        self.home = HOME if root else directory
+        self._directory, self._root = directory, root
         self._programs: list[subprocess.Popen[bytes]] = []
         ready, number = os.pipe()
         try:
@@ -129,10 +136,13 @@ class Screen:
     def connect(self, vm_id: uuid.UUID, port: int, user: str, password: str, *options: str,
                 security: str = "tls") -> Client:
         """Start FreeRDP as VMConnect would connect."""
-        command = client_command(vm_id, port, security) + [
+        command = client_command(vm_id, port, security, NAMES[1:] if self._root else NAMES) + [
             f"/u:{user}", f"/p:{password}", f"/size:{WIDTH}x{HEIGHT}", "/bpp:24", "-decorations",
             *options]
-        return Client(self._start(command, "freerdp.log", self._environment()))
+        if self._root:
+            command = self._root.command(command, binds={self._directory: str(HOME)}, becomes=True)
+        return Client(self._start(command, "freerdp.log",
+                                  {**self._environment(), "HOME": str(self.home)}))
 
     def picture(self) -> Picture:
         """What the screen shows now."""
@@ -173,6 +183,11 @@ class Client:
         self._program = program
         self.started = time.monotonic()
 
+    @property
+    def name(self) -> str:
+        """What the process is."""
+        return Path(f"/proc/{self._program.pid}/comm").read_text().strip()
+
     def check(self) -> None:
         """Complain if it has gone."""
         if self._program.poll() is not None:
@@ -195,13 +210,13 @@ class Client:
         self._program.wait(10)
 
 
-def client_command(vm_id: uuid.UUID, port: int, security: str = "tls") -> list[str]:
+def client_command(vm_id: uuid.UUID, port: int, security: str = "tls",
+                   names: Sequence[str] = NAMES) -> list[str]:
     """FreeRDP's command line as VMConnect, but for the user and the looks. Security is `tls`
-    alone, or `nla` with CredSSP.
+    alone, or `nla` with CredSSP. One name need not be of this machine.
     """
-    names = ("xfreerdp", "xfreerdp3")           # Debian 12, Debian 13
-    name = next((name for name in names if shutil.which(name)), None)
-    if name is None:
+    there = names if len(names) == 1 else [name for name in names if shutil.which(name)]
+    if not there:
         raise ClientError("FreeRDP's X11 client is not installed")
-    return [name, f"/vmconnect:{vm_id};EnhancedMode=1", "/v:127.0.0.1", f"/port:{port}",
+    return [there[0], f"/vmconnect:{vm_id};EnhancedMode=1", "/v:127.0.0.1", f"/port:{port}",
             "/cert:ignore", f"/sec:{security}", "/timeout:60000"]

@@ -61,15 +61,18 @@ class Root:
     key: str
 
     def command(self, argv: Sequence[str], *, cwd: str = "/",
-                binds: Mapping[Path, str] | None = None, writable: bool = False) -> list[str]:
+                binds: Mapping[Path, str] | None = None, writable: bool = False,
+                becomes: bool = False) -> list[str]:
         """The command line that runs `argv` in the root.
 
         `binds` maps directories of this machine to places below /mnt, where they are
         writable. All mounts are private and end with the command, as do its children.
-        The root itself is read-only unless `writable`: only do that to a copy.
+        The root itself is read-only unless `writable`: only do that to a copy. A process
+        that `becomes` the command gets its signals, and leaves its children alone.
         """
         mounts = [arg for here, there in (binds or {}).items() for arg in (str(here), there)]
-        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation",
+        children = [] if becomes else ["--pid", "--fork", "--kill-child"]
+        return ["unshare", "--mount", *children, "--propagation",
                 "private", "/bin/sh", "-euc", ENTER, "enter", str(self.path),
                 "yes" if writable else "no", cwd, *mounts, "--", *argv]
 

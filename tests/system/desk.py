@@ -12,8 +12,10 @@ from typing import Self
 
 from client import Client, ClientError, Picture, Screen
 from desktop import TERMINAL, TEXT, WALLPAPER, nonce_and_colour, wait
+from hvhost import roots
 from hvhost.credssp import Acceptor, Account
 from hvhost.machine import PATIENCE
+from hvhost.roots import Root
 from hvhost.system import PASSWORD, USER
 from hvhost.vmms import Vmms
 from whole import Whole
@@ -22,6 +24,11 @@ ON_HOST = Account(USER, "the host's")           # another password than the gues
 FORMS = "dedede", "f0f0f0"                      # xrdp's login form, of 0.9 and of 0.10
 INSIDE = (340, 480, 680, 510)                   # a box in it
 PROMPT = (300, 300)                             # in the terminal
+
+
+def newer_client() -> Root:
+    """Where FreeRDP 3 is."""
+    return roots.root(roots.Spec("client", "trixie", ("freerdp3-x11",), seconds=60))
 
 
 @contextmanager
@@ -36,18 +43,19 @@ class Desk:
     """A user with a screen before him, and what he sees and does there.
 
     FreeRDP's home is the screen's directory: there is what it shares, and a sound card that is a
-    file.
+    file. In a root it is FreeRDP 3.
     """
 
-    def __init__(self, whole: Whole, vmms: Vmms, directory: Path, user: str = USER) -> None:
+    def __init__(self, whole: Whole, vmms: Vmms, directory: Path, user: str = USER,
+                 root: Root | None = None) -> None:
         self.user, self.directory = user, directory
         self.colour = WALLPAPER                 # of the desktop, when it was seen last
         self._whole, self._vmms = whole, vmms
         self.share, self.sound = directory / "share", directory / "sound"
         self.share.mkdir(parents=True)
+        self.screen = Screen(directory, root)
         (directory / ".asoundrc").write_text(
-            f'pcm.file {{ type file slave.pcm null file "{self.sound}" }}\n')
-        self.screen = Screen(directory)
+            f'pcm.file {{ type file slave.pcm null file "{self.screen.home}/sound" }}\n')
         self._client: Client | None = None
 
     def __enter__(self) -> Self:
@@ -83,8 +91,8 @@ class Desk:
         # All that VMConnect has a user choose.
         return self.screen.connect(
             self._vmms.vm_id, self._vmms.port, self.user, password, "+clipboard",
-            "/dynamic-resolution", f"/drive:share,{self.share}", "/sound:sys:alsa,dev:file",
-            security=security)
+            "/dynamic-resolution", f"/drive:share,{self.screen.home}/share",
+            "/sound:sys:alsa,dev:file", security=security)
 
     def fill_in(self) -> None:
         """xrdp's login form, in which the user's name stands already: the host's is the guest's."""
