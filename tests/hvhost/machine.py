@@ -25,7 +25,7 @@ SESSIONS = range(1, 6)
 CONTROL_FOLDER = f"/sys/bus/vmbus/devices/{CONTROL}/synthrdp"
 # As a user's guest boots, but for the disk without an initrd, and what follows an update of all.
 COMMAND_LINE = ("console=ttyS0 loglevel=5 panic=-1 oops=panic tsc=reliable random.trust_cpu=on"
-                " root=/dev/nvme0n1 systemd.condition_needs_update=no")
+                " root=/dev/nvme0n1 rootwait systemd.condition_needs_update=no")
 ANSWER_SECONDS = PATIENCE = 300.0   # systemctl has taken 50 where several guests share a core
 OPEN_SECONDS = 120.0            # for udev, systemd and the relay to open the device
 FOREVER = 7 * 24 * 3600.0
