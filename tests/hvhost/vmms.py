@@ -426,14 +426,16 @@ class Vmms:
             client.close()
 
     def _pump(self, client: TlsStream, session: GuestSession, seen: Connection) -> None:
+        ends: list[str] = []
+
         def upstream() -> None:
             try:
                 while data := client.read(CHUNK):
                     session.write(data)
                     seen.to_guest += len(data)
-                seen.ended = seen.ended or "the client left"
+                ends.append("the client left")
             except OSError as error:
-                seen.ended = seen.ended or f"client: {error}"
+                ends.append(f"client: {error}")
             with contextlib.suppress(OSError):
                 session.end()
 
@@ -442,7 +444,9 @@ class Vmms:
             while data := session.read(CHUNK):
                 client.write(data)
                 seen.from_guest += len(data)
-            seen.ended = seen.ended or "the guest ended the session"
+            ends.append("the guest ended the session")
         finally:
             client.close()
             thread.join(10)
+            # Only now: who sees that it ended may take the counts for final.
+            seen.ended = next(iter(ends), "")
