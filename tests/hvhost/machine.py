@@ -139,7 +139,7 @@ class Machine:
     """
 
     def __init__(self, image: Image, directory: Path, further: Sequence[Path] = (), *,
-                 append: str = "rw") -> None:
+                 append: str = "rw", memory: int = 1024) -> None:
         self.log = Log(f"the guest ({image.suite})")
         self.streams: list[GuestStream] = []
         self._free = set(SESSIONS)
@@ -153,7 +153,7 @@ class Machine:
             arguments += ["-chardev",
                           f"socket,id={name},path={directory / name},server=on,wait=off",
                           "-serial", f"chardev:{name}"]
-        self.vm = VM(image.vmlinuz, None, [control, *data], smp=2, memory=1024,
+        self.vm = VM(image.vmlinuz, None, [control, *data], smp=2, memory=memory,
                      command_line=COMMAND_LINE, append=append, arguments=arguments)
         try:
             self.host = SynthRdpHost(self.vm.channel_socket, self.log)

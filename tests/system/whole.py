@@ -61,10 +61,11 @@ class Whole(Machine):
 
 
 @contextmanager
-def booted(image: Image, further: Sequence[Path] = (), append: str = "rw") -> Iterator[Whole]:
-    """A system that has just started."""
+def booted(image: Image, further: Sequence[Path] = (), append: str = "rw",
+           memory: int = 1024) -> Iterator[Whole]:
+    """A system that has just started, with that many MiB of memory."""
     with tempfile.TemporaryDirectory(prefix="synthrdp-") as directory:
-        with Whole(image, Path(directory), further, append=append) as whole:
+        with Whole(image, Path(directory), further, append=append, memory=memory) as whole:
             yield whole
 
 
