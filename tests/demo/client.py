@@ -14,12 +14,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import unquote, urlsplit
 
 from hvhost.roots import Root
 
 WIDTH, HEIGHT = 1024, 768
 NAMES = ("xfreerdp", "xfreerdp3")               # FreeRDP 2 of Debian 12, FreeRDP 3 of Debian 13
 HOME = Path("/mnt/home")                        # in a root
+LOUDSPEAKER = "loudspeaker"                     # PulseAudio's socket, if it was started
 
 
 class ClientError(Exception):
@@ -139,10 +141,15 @@ class Screen:
         command = client_command(vm_id, port, security, NAMES[1:] if self._root else NAMES) + [
             f"/u:{user}", f"/p:{password}", f"/size:{WIDTH}x{HEIGHT}", "/bpp:24", "-decorations",
             *options]
+        return Client(self.start(command, "freerdp.log"))
+
+    def start(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
+        """Start a program where FreeRDP is, which ends with the screen."""
         if self._root:
             command = self._root.command(command, binds={self._directory: str(HOME)}, becomes=True)
-        return Client(self._start(command, "freerdp.log",
-                                  {**self._environment(), "HOME": str(self.home)}))
+        return self._start(command, log, {
+            **self._environment(), "HOME": str(self.home),
+            "PULSE_SERVER": f"unix:{self.home}/{LOUDSPEAKER}"})
 
     def picture(self) -> Picture:
         """What the screen shows now."""
@@ -187,6 +194,10 @@ class Client:
     def name(self) -> str:
         """What the process is."""
         return Path(f"/proc/{self._program.pid}/comm").read_text().strip()
+
+    def file(self, uri: str) -> Path:
+        """Where a file is for others that it knows by this."""
+        return Path(f"/proc/{self._program.pid}/root{unquote(urlsplit(uri).path)}")
 
     def check(self) -> None:
         """Complain if it has gone."""

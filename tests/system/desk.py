@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from client import Client, ClientError, Picture, Screen
+from client import LOUDSPEAKER, Client, ClientError, Picture, Screen
 from desktop import TERMINAL, TEXT, WALLPAPER, nonce_and_colour, wait
 from hvhost import roots
 from hvhost.credssp import Acceptor, Account
@@ -28,7 +29,8 @@ PROMPT = (300, 300)                             # in the terminal
 
 def newer_client() -> Root:
     """Where FreeRDP 3 is."""
-    return roots.root(roots.Spec("client", "trixie", ("freerdp3-x11",), seconds=60))
+    return roots.root(roots.Spec("client", "trixie", ("freerdp3-x11", "pulseaudio"),
+                                 seconds=60))
 
 
 @contextmanager
@@ -42,20 +44,29 @@ def host_of(whole: Whole, directory: Path) -> Iterator[Vmms]:
 class Desk:
     """A user with a screen before him, and what he sees and does there.
 
-    FreeRDP's home is the screen's directory: there is what it shares, and a sound card that is a
-    file. In a root it is FreeRDP 3.
+    FreeRDP's home is the screen's directory: there is what it shares. In a root it is FreeRDP 3,
+    with a loudspeaker of PulseAudio's; another takes sound, and plays it to nobody.
     """
+
+    program = "openbox"                         # of the desktop, with what programs of it need
 
     def __init__(self, whole: Whole, vmms: Vmms, directory: Path, user: str = USER,
                  root: Root | None = None) -> None:
         self.user, self.directory = user, directory
         self.colour = WALLPAPER                 # of the desktop, when it was seen last
         self._whole, self._vmms = whole, vmms
-        self.share, self.sound = directory / "share", directory / "sound"
+        self.share = directory / "share"
         self.share.mkdir(parents=True)
         self.screen = Screen(directory, root)
-        (directory / ".asoundrc").write_text(
-            f'pcm.file {{ type file slave.pcm null file "{self.screen.home}/sound" }}\n')
+        self._sound = "fake"
+        if root:
+            self._sound = "pulse"
+            self.screen.start(["pulseaudio", "-n", "--exit-idle-time=-1", "--disable-shm",
+                               "--load=module-native-protocol-unix auth-anonymous=1"
+                               f" socket={self.screen.home}/{LOUDSPEAKER}",
+                               "--load=module-null-sink sink_name=loudspeaker"],
+                              "pulseaudio.log")
+            wait("PulseAudio", (directory / LOUDSPEAKER).exists)
         self._client: Client | None = None
 
     def __enter__(self) -> Self:
@@ -92,7 +103,7 @@ class Desk:
         return self.screen.connect(
             self._vmms.vm_id, self._vmms.port, self.user, password, "+clipboard",
             "/dynamic-resolution", f"/drive:share,{self.screen.home}/share",
-            "/sound:sys:alsa,dev:file", security=security)
+            f"/sound:sys:{self._sound}", security=security)
 
     def fill_in(self) -> None:
         """xrdp's login form, in which the user's name stands already: the host's is the guest's."""
@@ -101,9 +112,9 @@ class Desk:
         self.screen.act("sleep", "1", "type", "--delay", "40", PASSWORD)
         self.screen.act("key", "Return")
 
-    def wait(self, what: str, condition: Callable[[], bool]) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Until a condition is true, unless the client leaves before."""
-        wait(what, condition, self.client.check, PATIENCE)
+        wait(what, condition, self.client.check, seconds)
 
     def wait_desktop(self) -> None:
         """The desktop as it was left, with a terminal that takes keys."""
@@ -135,13 +146,34 @@ class Desk:
         return self._whole.shell.run(self._of_desktop(command))[0]
 
     def _of_desktop(self, command: str) -> str:
-        environ = f"/proc/$(pgrep -o -u {self.user} openbox)/environ"
+        environ = f"/proc/$(pgrep -o -u {self.user} {self.program})/environ"
         return (f"runuser -u {self.user} -- xargs -0 -a {environ} sh -c"
                 f" 'exec env -i \"$@\" sh -c \"$0\"' {shlex.quote(command)}")
+
+    def sha256(self, path: str) -> str:
+        """Of a file in the guest."""
+        return self.run(f"sha256sum {shlex.quote(path)}").split()[0]
+
+    @contextmanager
+    def heard(self) -> Iterator[Path]:
+        """What comes from the loudspeaker meanwhile, as a file: 16 bits, 44100 times a second."""
+        recorder = self.screen.start(["parec", "--raw", "--rate=44100", "--channels=1",
+                                      "--format=s16le", "--device=loudspeaker.monitor",
+                                      f"{self.screen.home}/heard"], "parec.log")
+        try:
+            yield self.directory / "heard"
+        finally:
+            recorder.terminate()
+            recorder.wait(10)
 
     def server(self) -> str:
         """The process of the X server behind the desktop."""
         return self._whole.shell(f"pgrep -u {self.user} -x Xorg")
+
+
+def sha256(path: Path) -> str:
+    """Of a file here."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def try_wrong_password(whole: Whole, host: Vmms, seat: Desk) -> None:

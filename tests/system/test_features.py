@@ -5,7 +5,6 @@ each Debian. What one of them cannot is asserted too, with its cause, and that t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -13,17 +12,15 @@ import time
 from pathlib import Path
 
 from client import HEIGHT, WIDTH
-from desk import Desk, exchange_text, log_in, try_wrong_password
+from desk import Desk, exchange_text, log_in, sha256, try_wrong_password
 from desktop import WALLPAPER
 from hvhost.system import PASSWORD
 from hvhost.vmms import Vmms
-from whole import Whole
+from whole import OLD, Whole
 
-OLD = "bookworm"                # its xrdp 0.9 has neither drives for FreeRDP nor sound
 SILENCE = 10.0                  # seconds that a client is suspended
 RANDOM_SECONDS = float(os.environ.get("SYNTHRDP_RANDOM_SECONDS", "20"))
 LEAK = 1024                     # KiB that a relay may grow by
-SECONDS, SECOND_OF_SOUND = 4, 4 * 44100         # and its bytes
 LEFT = 1 << 8                   # of X's buttons
 SECOND = "second"
 
@@ -33,12 +30,6 @@ POINTER = "; ".join((
     "d = c.c_void_p(x.XOpenDisplay(None))", "w = [c.c_ulong() for _ in range(7)]",
     "x.XQueryPointer(d, c.c_ulong(x.XDefaultRootWindow(d)), *map(c.byref, w))",
     "print(w[2].value, w[3].value, w[6].value & 0x1f00)"))
-SOUND = "/usr/libexec/pipewire-module-xrdp/load_pw_modules.sh"
-
-
-def doctor(whole: Whole) -> str:
-    """What the doctor finds."""
-    return whole.shell.run("synthrdpctl doctor 2>&1")[1]
 
 
 def test_wrong_password_for_the_host(whole: Whole, host: Vmms, seat: Desk) -> None:
@@ -80,7 +71,7 @@ def test_clipboard_text(desk: Desk) -> None:
 def test_clipboard_file(desk: Desk) -> None:
     """A file that is copied at the client can be pasted in the guest, byte by byte.
 
-    Not the other way: Debian's FreeRDP 2 does not take files.
+    The other way is in test_newer_client.py: Debian's FreeRDP 2 does not take files.
     """
     file = desk.directory / "some file"
     file.write_bytes(random.randbytes(100_000))
@@ -88,17 +79,7 @@ def test_clipboard_file(desk: Desk) -> None:
     desk.wait("the file's name in the guest", lambda: desk.run(
         "timeout 10 xclip -sel c -o -t text/uri-list; true").endswith("/some file"))
     desk.run('cat ~/thinclient_drives/.clipboard/"some file" >/tmp/pasted')
-    assert sha256(desk, "/tmp/pasted") == sha256_here(file)
-
-
-def sha256(desk: Desk, path: str) -> str:
-    """Of a file in the guest."""
-    return desk.run(f"sha256sum {path}").split()[0]
-
-
-def sha256_here(path: Path) -> str:
-    """Of a file here."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    assert desk.sha256("/tmp/pasted") == sha256(file)
 
 
 def test_drive(whole: Whole, suite: str, desk: Desk) -> None:
@@ -108,27 +89,11 @@ def test_drive(whole: Whole, suite: str, desk: Desk) -> None:
     if suite == OLD:
         # Its chansrv does not understand what FreeRDP announces.
         assert desk.run(f"ls {drives}") == ""
-        assert "drives may stay invisible" in doctor(whole)
+        assert "drives may stay invisible" in whole.doctor()
         return
-    assert sha256(desk, f"{drives}/share/there") == sha256_here(share / "there")
+    assert desk.sha256(f"{drives}/share/there") == sha256(share / "there")
     desk.run(f"cp /etc/services {drives}/share/back; cp /etc/services /tmp")
-    assert sha256(desk, "/tmp/services") == sha256_here(share / "back")
-
-
-def test_sound(whole: Whole, suite: str, host: Vmms, desk: Desk) -> None:
-    """What is played in the guest goes to the client, as much as it is. Not that it is heard."""
-    if suite == OLD:
-        assert desk.try_to("ls /usr/lib/*/*/*xrdp-sink* /usr/lib/*/*/*module-xrdp*")
-        assert "no module for sound" in doctor(whole)
-        return
-    # This desktop does not do what /etc/xdg/autostart asks for.
-    desk.run(f"{SOUND} >/dev/null 2>&1 </dev/null &")
-    desk.wait("xrdp's sink", lambda: "xrdp-sink" in desk.run("pw-cli ls Node"))
-    seen = host.connections[-1]
-    before = seen.from_guest
-    desk.run(f"head -c {SECONDS * SECOND_OF_SOUND} /dev/urandom | timeout 60 pw-cat --playback"
-             " --raw --rate 44100 --channels 2 --format s16 --target xrdp-sink -")
-    desk.wait("two seconds of sound", lambda: seen.from_guest - before > 2 * SECOND_OF_SOUND)
+    assert desk.sha256("/tmp/services") == sha256(share / "back")
 
 
 def test_resize(desk: Desk) -> None:

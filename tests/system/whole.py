@@ -15,6 +15,7 @@ from hvhost.system import Image
 NODE = "/dev/synthrdp0"
 RELAY = "synthrdp-relay@synthrdp0.service"
 SERVER, READY = "synthrdp-xrdp.service", "synthrdp-ready.service"
+OLD = "bookworm"                # its xrdp 0.9 has neither drives for FreeRDP nor sound
 
 
 class Whole(Machine):
@@ -37,6 +38,10 @@ class Whole(Machine):
         """Units that have failed."""
         return [line.split()[0] for line in self.shell(
             "systemctl --failed --plain --no-legend --no-pager").splitlines()]
+
+    def doctor(self) -> str:
+        """What the doctor finds."""
+        return self.shell.run("synthrdpctl doctor 2>&1")[1]
 
     def wait_true(self, what: str, command: str) -> None:
         """Until a command in the guest succeeds."""
