@@ -223,6 +223,9 @@ def test_server(reader: Reader) -> None:
     reader.does("xrdp")
     whole.wait_ready()
     assert "max_bpp=24" in whole.shell("cat /run/synthrdp/xrdp.ini")
+    with whole.told_otherwise():
+        reader.does("stopped")
+    whole.wait_ready()
     reader.does("local")
     whole.wait_ready()
     assert "127.0.0.1:3389" in whole.shell("ss -Hltn sport = 3389")

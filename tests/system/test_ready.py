@@ -82,6 +82,19 @@ def test_ordinary_server_restarts(whole: Whole) -> None:
     assert whole.failed() == []
 
 
+def test_ordinary_server_stopped(whole: Whole) -> None:
+    """With xrdp ours stops, and all come back with the unit that says ready."""
+    with whole.told_otherwise():
+        whole.shell("systemctl stop xrdp")
+    # xrdp-sesman of Debian 12 calls it a failure to be stopped.
+    assert [unit for unit in whole.failed() if "synthrdp" in unit] == []
+    assert "The server is not running" in whole.doctor()
+    whole.shell(f"systemctl start {READY}")
+    whole.wait_ready()
+    whole.farewell(whole.greet())
+    whole.shell("systemctl -q is-active xrdp")
+
+
 def test_relay_killed(whole: Whole) -> None:
     """The host sees the session end, systemd says what became of the relay; the next one works."""
     stream = whole.greet()
