@@ -3,6 +3,7 @@
 
     system.image("trixie")              as its user has it before he installs our packages
     system.installed("trixie")          the same once he has
+    system.installed("trixie", True)    with large desktops
 
 Neither needs a network: apt's sources are empty.
 """
@@ -19,7 +20,7 @@ USER = PASSWORD = "demo"
 GUEST = Path(__file__).resolve().parents[1] / "guest"
 LATER = "99.0"                  # a version to be upgraded to
 STALE = 3600.0                  # disks of former packages go: a gigabyte each
-SIZE = "3G"                     # of a file with holes
+SIZE, LARGE = "3G", "6G"        # of files with holes
 PACKAGES = (
     "apt", "systemd-sysv", "udev", "kmod", "dbus", "dbus-user-session", "libpam-systemd",
     "linux-image-cloud-amd64", "linux-headers-cloud-amd64", "dkms", "python3", "xrdp", "xorgxrdp",
@@ -27,6 +28,12 @@ PACKAGES = (
     "netbase", "openbox", "tint2", "fuse3")
 MORE = {"bookworm": (), "trixie": ("login", "pipewire", "pipewire-pulse", "wireplumber",
                                    "pipewire-module-xrdp")}
+# What people use, with what is known to put itself between a user and his desktop: agents of
+# polkit, and keyrings.
+DESKTOPS = ("colord", "gnome-keyring", "kde-config-screenlocker", "kscreen", "kwin-x11",
+            "libpam-gnome-keyring", "libpam-kwallet5", "plasma-desktop", "plasma-workspace",
+            "polkitd", "powerdevil", "upower", "wmctrl", "xfce4")
+AGENT = {"bookworm": "policykit-1-gnome", "trixie": "mate-polkit"}      # for Xfce
 UNITS = "/etc/systemd/system"
 FILES = {                       # our own: where, and its mode
     "test-shell.service": (f"{UNITS}/test-shell.service", "644"),
@@ -81,38 +88,48 @@ class Image:
 
 def image(suite: str) -> Image:
     """The system without our packages, from the cache or built."""
-    root = roots.root(roots.Spec("system", suite, (*PACKAGES, *MORE[suite]), SETUP, 150))
+    root = root_of(suite)
     disk = cache.get(f"systems/{suite}", cache.key(root.key, SIZE),
                      lambda new: disks.make(root.path, new, SIZE),
                      f"the disk of a system with {suite}", 15)
     return Image(suite, root, disk)
 
 
-def installed(suite: str) -> Image:
+def installed(suite: str, desktops: bool = False) -> Image:
     """The system with our packages, installed by apt; from the cache or built."""
-    plain = image(suite)
-    packages = debs.build(suite)
-    disk = cache.get(f"systems/{suite}-installed",
-                     cache.key(plain.root.key, SIZE, packages.name),
-                     lambda new: _install(plain, packages, new),
-                     f"the disk of a system with {suite} and our packages", 45, STALE)
-    return Image(suite, plain.root, disk)
+    root, packages = root_of(suite, desktops), debs.build(suite)
+    name, size = ("-desktops", LARGE) if desktops else ("", SIZE)
+    disk = cache.get(f"systems/{suite}{name}-installed",
+                     cache.key(root.key, size, packages.name),
+                     lambda new: _install(root, packages, new, size),
+                     f"the disk of a system with {suite} and our packages",
+                     150 if desktops else 45, STALE)
+    return Image(suite, root, disk)
 
 
-def _install(plain: Image, packages: Path, new: Path) -> None:
+def root_of(suite: str, desktops: bool = False) -> roots.Root:
+    """What the disks are made of; from the cache or built."""
+    packages = (*PACKAGES, *MORE[suite])
+    if desktops:
+        return roots.root(roots.Spec("desktops", suite, (*packages, *DESKTOPS, AGENT[suite]),
+                                     SETUP, 400))
+    return roots.root(roots.Spec("system", suite, packages, SETUP, 150))
+
+
+def _install(root: roots.Root, packages: Path, new: Path, size: str) -> None:
     tree = new.with_name(new.name + ".tree")
     try:
         cache.remove(tree)
-        cache.run(["cp", "-a", "--reflink=auto", plain.root.path, tree], "copying a Debian root")
-        command = roots.Root(tree, plain.root.key).command(
+        cache.run(["cp", "-a", "--reflink=auto", root.path, tree], "copying a Debian root")
+        command = roots.Root(tree, root.key).command(
             ["sh", "-c", "apt-get install --yes /mnt/deb/*.deb"], binds={packages: "/mnt/deb"},
             writable=True)
-        said = cache.run(command, f"installing our packages on {plain.suite}",
+        said = cache.run(command, "installing our packages",
                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
                               "DEBIAN_FRONTEND": "noninteractive"})
-        if not list(tree.glob(f"usr/lib/modules/{plain.release}/updates/dkms/hv_synthrdp.ko*")):
+        if not list(tree.glob("usr/lib/modules/*/updates/dkms/hv_synthrdp.ko*")):
             raise cache.PrepareError(f"DKMS did not build the module: {said[-2000:]}")
-        disks.make(tree, new, SIZE)
+        disks.make(tree, new, size)
     finally:
         cache.remove(tree)
 

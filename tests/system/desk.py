@@ -54,7 +54,7 @@ class Desk:
                  root: Root | None = None) -> None:
         self.user, self.directory = user, directory
         self.colour = WALLPAPER                 # of the desktop, when it was seen last
-        self._whole, self._vmms = whole, vmms
+        self.whole, self._vmms = whole, vmms
         self.share = directory / "share"
         self.share.mkdir(parents=True)
         self.screen = Screen(directory, root)
@@ -139,11 +139,11 @@ class Desk:
 
     def run(self, command: str, timeout: float = PATIENCE) -> str:
         """What a command prints that runs as a program of the desktop."""
-        return self._whole.shell(self._of_desktop(command), timeout)
+        return self.whole.shell(self._of_desktop(command), timeout)
 
     def try_to(self, command: str) -> int:
         """Its exit status."""
-        return self._whole.shell.run(self._of_desktop(command))[0]
+        return self.whole.shell.run(self._of_desktop(command))[0]
 
     def _of_desktop(self, command: str) -> str:
         environ = f"/proc/$(pgrep -o -u {self.user} {self.program})/environ"
@@ -168,7 +168,7 @@ class Desk:
 
     def server(self) -> str:
         """The process of the X server behind the desktop."""
-        return self._whole.shell(f"pgrep -u {self.user} -x Xorg")
+        return self.whole.shell(f"pgrep -u {self.user} -x Xorg")
 
 
 def sha256(path: Path) -> str:
