@@ -159,6 +159,10 @@ class Machine:
             self.host = SynthRdpHost(self.vm.channel_socket, self.log)
             self.shell = Shell(directory / "shell")
             self.shell.wait(PATIENCE)
+        except GuestError as error:
+            words = self.vm.last_words()
+            self.vm.kill()
+            raise GuestError(f"{error}{words}") from error
         except BaseException:
             self.vm.kill()
             raise
