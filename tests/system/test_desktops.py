@@ -44,8 +44,8 @@ KINDS = {
     "plasma": Kind("env KWIN_COMPOSE=N startplasma-x11", "plasmashell", frozenset({"plasmashell"})),
 }
 AGENT = "polkit-.*"             # of polkit's, as pgrep is told
-# What GNOME does for each screen; without our rule polkit asks for a password then, in a session
-# whose programs systemd has not started. And what it asks for in any.
+# What GNOME does for each screen. Without a rule polkit asks for a password then; on Debian 13 it
+# is xrdp that has one. And what it asks for in any case.
 SCREEN = "colormgr create-device screen normal display >screen 2>&1; echo done >>screen"
 QUESTION = ("pkcheck --process $$ --allow-user-interaction"
             " --action-id org.freedesktop.color-manager.install-system-wide")
