@@ -106,7 +106,8 @@ def test_resize(desk: Desk) -> None:
 
     resize(800, 600)
     resize(WIDTH, HEIGHT)
-    # The X server has its size before the client has its picture: xrdp 0.9 loses keys meanwhile.
+    # The X server has its size before the client has its picture; what was typed in between did
+    # not arrive once, with xrdp 0.9.
     desk.wait("the desktop as it was", lambda: desk.picture().share(desk.colour) > 0.3)
     desk.paint()
 
